@@ -85,7 +85,7 @@ def enrol_command(
         )
     if newest.version > root.root.version:
         say(f"  keeps trust root {newest.version}: the aircraft has seen it after root {root.root.version}")
-    say("  its line for the list of keys that `flightbag receipts --fleet` reads:")
+    say("  its line for `flightbag receipts --fleet`:")
     say(f"{key.kid.hex()} {id_}")
     return OK
 
@@ -106,7 +106,7 @@ def consume_command(
     It cannot be undone. The flight must be one that `verify --state` has accepted.
     The state keeps a receipt of it for the next store that can be written.
 
-    Example: flightbag aircraft consume state 2026-11-23-01 --store /media/stick
+    Example: flightbag aircraft consume state 2026-11-23-01 --store /media/stick/store
     """
     consumed_before = not consume(state, flight)
     if as_json:
@@ -219,7 +219,7 @@ def show(state: State, as_json: Json = False) -> int:
                 *(("flown", flight) for flight in aircraft.consumed),
                 *(("proven", proof.hex()) for proof in aircraft.proofs),
                 *([("slots", "one of the two is damaged or old; the next change writes both")] if stored.mend else []),
-                ("key", "none: it signs no receipts" if key is None else "its line for the list of known keys:"),
+                ("key", "none: it signs no receipts" if key is None else "its line for `flightbag receipts --fleet`:"),
             ]
         )
     )

@@ -100,7 +100,7 @@ def run(
     """Audit a store, name each damage and the missions that it grounds, and with --repair mend the store.
 
     Only --full reads every byte: a mission is flyable if each of its objects was
-    read, else it is complete, not read.
+    read, else it is complete, not read. STORE may be a bucket, s3://BUCKET/PREFIX.
 
     The command is also installed as store-fsck. Its statuses are those of fsck(8).
 
@@ -113,7 +113,9 @@ def run(
             raise Invalid("--from and --dry-run need --repair", remedy="add --repair, or leave them out")
         if bucket and (repairing or drop_cache or ledger is not None):
             text = "--repair, --drop-cache and --ledger are for folders"
-            raise Invalid(text, remedy="leave them out; `flightbag sync --checksum STORE` and the bucket mends it")
+            raise Invalid(
+                text, remedy=f"leave them out; `flightbag sync --checksum STORE {bucket}` from a whole store mends it"
+            )
         bound = Bound(store, patience_of(give_up), COULD_NOT_CHECK, CANCELLED, as_json)
         if repairing and bound.seconds is not None:
             raise Invalid("--give-up excludes --repair", remedy="audit with --give-up first, then repair")

@@ -45,9 +45,7 @@ def pack_command(
     store: StoreFirst,
     missions: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[MISSION]...", help="The missions to pack. Without any, all of them.", show_default=False
-        ),
+        typer.Argument(metavar="MISSION", help="The missions to pack. Without any, all of them.", show_default=False),
     ] = None,
     output: Annotated[
         str,
@@ -69,7 +67,9 @@ def pack_command(
     delta: Annotated[
         bool,
         typer.Option(
-            "--delta", help="Where an object is much like one that STORE has, pack the difference. For a radio."
+            "--delta",
+            help="Where an object is much like one that the store of --against has, pack the difference. "
+            "Both sides need pip install 'flightbag[remotes]'.",
         ),
     ] = False,
     as_json: Json = False,
@@ -185,9 +185,9 @@ def _packed(bag: Pack, files: list[str]) -> Iterator[str]:
             f"{render.size(large)}"
         )
     if carried := sorted([*(move.mission for move in plan.moves), *plan.unchanged]):
-        yield f"missions: {', '.join(carried)}"
+        yield from render.listed("missions:", carried)
     if plan.newer:
-        yield f"NOT packed, because the other side has a newer one: {', '.join(plan.newer)}"
+        yield from render.listed("NOT packed, because the other side has a newer one:", plan.newer)
     for mission, why in plan.refused:
         yield f"NOT packed: {mission}: {why}"
     for path, size in zip(files, bag.sizes, strict=True):
@@ -213,7 +213,7 @@ def _packed_json(bag: Pack, files: list[str]) -> dict[str, Any]:
 def unpack_command(
     bags: Annotated[
         list[str],
-        typer.Argument(metavar="BAG...", help="The bags, or parts of one in any order; - is standard input."),
+        typer.Argument(metavar="BAG", help="The bags, or parts of one in any order; - is standard input."),
     ],
     target: Annotated[
         str, typer.Argument(metavar="DST", help="The store to unpack to. It is created if it does not exist.")
@@ -269,7 +269,8 @@ def _opened(path: str) -> Iterator[BinaryIO]:
     try:
         fd, _ = open_file(path, os.O_RDONLY, follow=True, accept=_is_readable)
     except FileNotFoundError as error:
-        raise NotFound(f"{path} does not exist", remedy="check the path", kind="missing", path=path) from error
+        remedy = "check the path; bags come first, then the store"
+        raise NotFound(f"{path} does not exist", remedy=remedy, kind="missing", path=path) from error
     except OtherType as error:
         text = f"{path}: expected a bag, found a {type_name(error.mode)}"
         raise Invalid(text, remedy="give the files that `flightbag pack` wrote, then the store", path=path) from error
@@ -287,7 +288,7 @@ def _is_readable(mode: int) -> bool:
 def _unpacked(path: str, one: Unpacked) -> Iterator[str]:
     part = f", part {one.head.part} of {one.head.parts}" if one.head.parts > 1 else ""
     new = f"{render.many(one.inserted, 'object')}, {render.size(one.bytes)}"
-    yield f"unpacked {'standard input' if path == '-' else path}{part}: {new}; {one.present} were present"
+    yield f"unpacked {'standard input' if path == '-' else path}{part}: {new}; {one.present} already present"
     if one.plan is not None:
         yield from effect(one.plan, dry_run=False)
 
@@ -296,7 +297,8 @@ def _lacking(one: Unpacked) -> Iterator[str]:
     if one.lacking:
         more = f" and {len(one.lacking) - _LISTED} more" if len(one.lacking) > _LISTED else ""
         numbers = f"{', '.join(map(str, one.lacking[:_LISTED]))}{more}"
-        yield f"still to come: part {numbers} of {one.head.parts}; until then no mission of this bag is updated"
+        parts = "part" if len(one.lacking) == 1 else "parts"
+        yield f"still to come: {parts} {numbers} of {one.head.parts}; until then no mission of this bag is updated"
 
 
 def _unpacked_json(path: str, one: Unpacked | FlightbagError) -> dict[str, Any]:

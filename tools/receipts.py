@@ -6,6 +6,7 @@ written is told on standard error.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -56,7 +57,8 @@ def run(
 ) -> int:
     """Show which aircraft carries what, when it was verified, and which flights were flown, by the receipts.
 
-    Without a line in FILE a receipt is of an unknown, whatever it says.
+    A receipt by a key that is neither in FILE nor in the trust root is listed as
+    UNKNOWN, whatever it says.
     The status is 1 if a receipt does not hold.
 
     Example: flightbag receipts ground --fleet fleet.keys
@@ -73,19 +75,20 @@ def run(
             }
         )
     else:
-        print_lines(_lines(shown))
+        print_lines(_lines(shown, store))
     return NO if shown.refused else OK
 
 
 def _fleet(path: Path, store: str) -> dict[bytes, str]:
     keyfiles.refuse_inside("--fleet", path, store)
+    data = keyfiles.read_file(path, receipts.FLEET_LIMIT, "the list of keys")
     try:
-        return receipts.read_fleet(keyfiles.read_file(path, receipts.FLEET_LIMIT, "the list of keys"))
+        return receipts.read_fleet(data)
     except Invalid as error:
         raise error.restated(f"{path}: {error.message}", remedy=error.remedy) from error
 
 
-def _lines(shown: Overview) -> Iterator[str]:
+def _lines(shown: Overview, store: str) -> Iterator[str]:
     """Yield the receipts for people: those of the known, then some of the unknown."""
     if not (shown.verified or shown.flown or shown.refused):
         yield "no receipts"
@@ -100,10 +103,12 @@ def _lines(shown: Overview) -> Iterator[str]:
             yield f"  UNKNOWN key {_kid(one.receipt)[:16]}{claim}: {'  '.join(tell(one))}"
         if len(unknown) > _UNKNOWNS:
             yield f"  and {render.many(len(unknown) - _UNKNOWNS, 'more receipt')} of unknown keys (see --json)"
-    for name, why in shown.refused[:_UNKNOWNS]:
-        yield f"NOT a receipt: {name[:16]}: {why}"
+    for _, why in shown.refused[:_UNKNOWNS]:
+        yield f"NOT a receipt: {why}"
     if len(shown.refused) > _UNKNOWNS:
         yield f"and {len(shown.refused) - _UNKNOWNS} more that are none (see --json)"
+    if shown.refused:
+        yield f"  -> `{shlex.join(('store-fsck', store, '--repair'))}` moves what is no receipt to quarantine/"
 
 
 def _verified(one: Shown) -> tuple[str, ...]:

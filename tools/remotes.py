@@ -20,6 +20,7 @@ from store.remotes.bucket import BucketClient
 from store.remotes.mirror import apply_push, mirrored, plan_push
 from store.remotes.place import Bucket, Folder, Host
 from store.remotes.ssh import Verdicts, apply_pull, connected
+from tools import render
 from tools.progress import bytes_bar, reading_bars
 from tools.status import NO, OK, UNKNOWN
 
@@ -133,7 +134,7 @@ def verdict_lines(verdicts: Verdicts) -> Iterator[str]:
         yield f"could NOT be verified there: {verdicts.why}; {_VERIFY}"
     whole = [mission for mission, one in verdicts.missions.items() if not one.wrong and not one.unknown]
     if whole:
-        yield f"verified there: {', '.join(whole)}"
+        yield from render.listed("verified there:", whole)
     for mission, one in verdicts.missions.items():
         if one.unknown:
             yield f"could NOT be verified there: {mission}: {(one.wrong or one.against or ('',))[0]}; {_VERIFY}"

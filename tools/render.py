@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,6 +41,12 @@ ON_A_SCREEN = 5
 def many(count: int, what: str, plural: str = "") -> str:
     """Return a count and its noun: `1 object`, `2 objects`; `plural` is that of a noun which takes more than an s."""
     return f"{count} {what}" if count == 1 else f"{count} {plural or what + 's'}"
+
+
+def listed(word: str, names: Iterable[str]) -> list[str]:
+    """Return the lines that list names after a word: at most 78 columns where the names allow it."""
+    text = f"{word} {', '.join(names)}"
+    return textwrap.wrap(text, 78, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def size(count: int) -> str:

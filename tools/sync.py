@@ -57,12 +57,15 @@ class _Outcome:
 @command
 def run(
     source: Annotated[
-        str, typer.Argument(metavar="SRC", help="The store to copy from: a folder, or user@host:PATH by ssh.")
+        str,
+        typer.Argument(
+            metavar="SRC", help="The store to copy from: a folder, user@host:PATH by ssh, or s3://BUCKET/PREFIX."
+        ),
     ],
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="DST...",
+            metavar="DST",
             help="The stores to copy to: folders, user@host:PATH by ssh, or s3://BUCKET/PREFIX. "
             "One that does not exist is created.",
         ),
@@ -125,7 +128,7 @@ def run(
     if failed := [one.target for one in outcomes if one.error is not None]:
         whole = "the others are whole; " if len(failed) < len(outcomes) else ""
         warn(
-            f"flightbag: {len(failed)} of {len(outcomes)} destinations failed: {', '.join(failed)}",
+            f"flightbag: {len(failed)} of {len(outcomes)} targets failed: {', '.join(failed)}",
             f"  -> {whole}see what each one needs, and sync to it again: a sync goes on where it stopped",
         )
     statuses = [one.status for one in outcomes]
@@ -233,8 +236,8 @@ def _text(one: _Outcome, *, dry_run: bool, named: bool) -> Iterator[str]:
 
 def _lines(plan: SyncPlan, removed: list[str], left: list[tuple[str, str]], *, dry_run: bool) -> Iterator[str]:
     verb = "would copy" if dry_run else "copied"
-    looked = "were present" if not plan.seen else "were looked at again, and are present"
-    yield f"{verb} {len(plan.missing)} objects, {render.size(plan.bytes)}; {plan.present} {looked}"
+    looked = "already present" if not plan.seen else "looked at again, and present"
+    yield f"{verb} {render.many(len(plan.missing), 'object')}, {render.size(plan.bytes)}; {plan.present} {looked}"
     yield from effect(plan, dry_run=dry_run)
     for name in removed:
         yield f"{'would remove' if dry_run else 'removed'} {name}"
@@ -252,11 +255,11 @@ def effect(plan: SyncPlan, *, dry_run: bool) -> Iterator[str]:
         ("NOT copied, because the target has a newer one:", plan.newer),
     ):
         if missions:
-            yield f"{word} {', '.join(missions)}"
+            yield from render.listed(word, missions)
     for refused, why in plan.refused:
         yield f"NOT copied: {refused}: {why}"
     if plan.roots:
-        yield f"{verb} trust root {', '.join(map(str, plan.roots))}"
+        yield from render.listed(f"{verb} trust root{'s' if len(plan.roots) > 1 else ''}", map(str, plan.roots))
     for folder, count in Counter(file.name.partition("/")[0] for file in plan.files).items():
         yield f"{verb} {render.many(count, f'file of {folder}/', f'files of {folder}/')}"
 

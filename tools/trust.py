@@ -364,7 +364,11 @@ def join(
 
     Example: flightbag trust join next.draft next-from-ben.draft
     """
-    root_draft = _read(draft).joined(_read(other))
+    ours, theirs = _read(draft), _read(other)
+    try:
+        root_draft = ours.joined(theirs)
+    except Conflict as error:
+        raise error.restated(f"{draft} and {other}: {error.message}") from error
     _replace(draft, root_draft)
     return _show_file(root_draft, draft, as_json=as_json)
 
@@ -459,7 +463,8 @@ def _parsed(path: str | Path, data: bytes) -> RootDraft:
     try:
         return RootDraft.parse(data)
     except (Corrupt, Untrusted) as error:
-        raise error.restated(f"{path}: {error.message}") from error
+        remedy = error.remedy or "give a draft that `flightbag trust` made"
+        raise error.restated(f"{path}: {error.message}", remedy=remedy) from error
 
 
 def _read(path: Path) -> RootDraft:

@@ -127,7 +127,7 @@ def _run(
             raise Invalid("--discard goes with neither --reason nor --key", remedy="give one of them")
         return _discarded(withdrawals.discard(repository, name), as_json=as_json)
     if reason is None and keys is None:
-        return _show(repository, name, as_json=as_json)
+        return _show(repository, name, again, as_json=as_json)
 
     def approve(pending: Pending) -> Sequence[Signer]:
         # What this very command made of the person's own words needs no code.
@@ -147,12 +147,13 @@ def _run(
             | {"in_effect": outcome.in_effect, "signatures": outcome.signatures, "threshold": outcome.threshold}
         )
     else:
+        if reason is not None:  # else the review has shown it
+            print_lines(_lines(outcome.pending))
         print_lines(_outcome(outcome, again))
     return OK
 
 
 def _outcome(outcome: Outcome, again: str) -> Iterator[str]:
-    yield from _lines(outcome.pending)
     if outcome.replaced:
         yield f"this replaced an earlier draft with {render.many(outcome.replaced, 'signature')}"
     if outcome.in_effect:
@@ -202,7 +203,7 @@ def _discarded(signatures: int, *, as_json: bool) -> int:
     return OK
 
 
-def _show(repository: Repository, name: str, *, as_json: bool) -> int:
+def _show(repository: Repository, name: str, again: str, *, as_json: bool) -> int:
     """Show what is in effect and the draft. Raise NotFound where there is neither."""
     root = repository.trust_root().root
     shown: dict[str, Any] = {"in_effect": None, "draft": None}
@@ -226,8 +227,8 @@ def _show(repository: Repository, name: str, *, as_json: bool) -> int:
     states = [one for one in (shown["in_effect"], shown["draft"]) if one is not None]
     if not states:
         raise NotFound(
-            f"{repository.media.path} has no withdrawal {name}",
-            remedy="give --reason, and --key with a key of the role, to withdraw it",
+            f"{repository.media.path} has no withdrawal of {withdrawals.subject_of(name)}",
+            remedy=f"`{again} --reason TEXT --key KEY` begins one",
             kind="missing",
         )
     if as_json:

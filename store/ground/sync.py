@@ -300,7 +300,7 @@ def _roots_to_copy(source: Repository, newest: SignedRoot, target: Repository | 
             if version == 1:
                 there, here = (named_domain(store.first_trust_root().root) for store in (target, source))
                 text = f"{target.media.path} is of the trust domain {there}, {source.media.path} of {here}"
-            remedy = "sync to a store of the same trust domain, or to a folder that does not exist yet"
+            remedy = "give a store of the same trust domain, or sync to a folder that does not exist yet"
             raise Conflict(text, remedy=remedy, kind="bad-trust-chain")
     return tuple(copy)
 
@@ -453,7 +453,7 @@ def check_targets(source: Repository, targets: Sequence[str]) -> None:
         for other in (*targets[:number], *targets[number + 1 :]):
             if _lies_in(target, other):
                 text = f"{target} and {other} are one folder, or one lies in the other"
-                raise Invalid(text, remedy="give each destination once, and none that lies in another one")
+                raise Invalid(text, remedy="give each target once, and none that lies in another one")
 
 
 def _check_outside(source: Repository, target: str | os.PathLike[str]) -> None:

@@ -88,6 +88,12 @@ def name_of_release(repository: Repository, name: str) -> str:
     return of_release(_digest(repository, ids[name]))
 
 
+def subject_of(name: str) -> str:
+    """Return what a withdrawal of this name withdraws, for people."""
+    subject, _, kind = name.rpartition(".")
+    return f"{kind} {subject[:12] if kind == 'release' else subject[:80]}"
+
+
 def _digest(repository: Repository, id_: ObjectId) -> bytes:
     return digest_of_payload(releases.parsed(repository.evidence.object(id_, ENVELOPE_LIMIT))[0])
 
@@ -97,9 +103,17 @@ def draft_of(repository: Repository, name: str) -> Pending:
     try:
         data = repository.media.read(f"{DRAFTS}/{name}", FILE_LIMIT)
     except NotFound as error:
-        text = f"{repository.media.path} has no draft of the withdrawal {name}"
+        text = f"{repository.media.path} has no draft of a withdrawal of {subject_of(name)}"
         raise NotFound(text, remedy="give --reason, to begin one", kind="missing") from error
-    return _pending(data, name)
+    return _stored(repository, DRAFTS, name, data, "discard it with --discard")
+
+
+def _stored(repository: Repository, folder: str, name: str, data: bytes, remedy: str) -> Pending:
+    try:
+        return _pending(data, name)
+    except Corrupt as error:
+        path = repository.media.absolute(f"{folder}/{name}")
+        raise error.restated(f"{path}: {error.message}", remedy=remedy) from error
 
 
 def _pending(data: bytes, name: str) -> Pending:
@@ -140,7 +154,7 @@ def _proposed(repository: Repository, name: str, root: TrustRoot, reason: str, n
             value = Withdrawal(reason, now, mission=subject, epoch=root.epoch, sequence=upto)
         value.render()
     except (Corrupt, Invalid) as error:  # nothing but the reason was given
-        remedy = "give 1 to 200 printable characters of ASCII as the reason"
+        remedy = "give 1 to 200 printable ASCII characters as the reason, without a space at either end"
         raise Invalid(f"the withdrawal breaks the format: {error.message}", remedy=remedy) from error
     return value
 
@@ -285,7 +299,8 @@ def names(repository: Repository, folder: str = WITHDRAWN) -> list[str]:
 
 def in_effect(repository: Repository, name: str) -> Pending:
     """Return the withdrawal of this name, whoever signed it. Raise NotFound without one, Corrupt, Unavailable."""
-    return _pending(repository.evidence.withdrawal(name), name)
+    data = repository.evidence.withdrawal(name)
+    return _stored(repository, WITHDRAWN, name, data, "withdraw it again with --reason")
 
 
 def standing(repository: Repository, name: str, root: TrustRoot) -> Withdrawal | None:

@@ -308,8 +308,8 @@ def parsed(url: str) -> tuple[str, str, tuple[str, ...]]:
     if scheme in _CREDENTIALS and _BUCKET.fullmatch(bucket) and all(_SEGMENT.fullmatch(one) for one in prefix):
         return scheme, bucket, tuple(prefix)
     raise Invalid(
-        "this is no address of a bucket",
-        remedy="give s3://BUCKET/PREFIX, where the prefix has letters, digits and . _ = + @ - in its segments; "
+        "the address of the bucket is malformed",
+        remedy="give s3://BUCKET/PREFIX: the bucket has 2 or more letters, digits and . _ -, the prefix also / = + @; "
         "credentials and endpoint come from the environment",
     )
 

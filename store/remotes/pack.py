@@ -180,7 +180,7 @@ def carried_by(source: Repository, data: bytes, what: str) -> set[ObjectId]:
     try:
         receipt = receipts.parsed(data, root)
     except (Corrupt, Untrusted) as error:
-        remedy = "give a receipt of a takeoff check as `receipts/` of a store has it, or the folder of a store"
+        remedy = "give the folder of a store, or a file of receipts/ in a store that came back"
         raise error.restated(f"{what} is no receipt: {error.message}", remedy=remedy) from error
     if receipt.verified is None:
         text = "the receipt is of a flight, and names no objects"

@@ -53,7 +53,7 @@ def test_parts_in_any_order_at_once_and_one_by_one(source: Path, tmp_path: Path)
     assert check(tmp_path / "at-once", NORTH.id).go
     ran = flightbag("unpack", paths[2], tmp_path / "stick")
     assert ran.status == 1
-    assert ran.out.splitlines()[1].startswith("still to come: part 1, 2, 4")
+    assert ran.out.splitlines()[1].startswith("still to come: parts 1, 2, 4")
     assert not check(tmp_path / "stick", NORTH.id).go
     for path in (*paths[:2], *paths[3:-1]):
         assert flightbag("unpack", path, tmp_path / "stick").status == 1
@@ -104,6 +104,9 @@ def test_against_a_receipt(source: Path, tmp_path: Path) -> None:
     ran = flightbag("pack", ground, "-o", tmp_path / "bag.tar", "--against", tmp_path / "bag.tar")
     assert ran.status == 1
     assert f"{tmp_path / 'bag.tar'} is no receipt" in ran.err
+    assert "-> give the folder of a store, or a file of receipts/" in ran.err
+    ran = flightbag("unpack", tmp_path / "new", tmp_path / "bag.tar")
+    assert (ran.status, "bags come first, then the store" in ran.err) == (1, True)
 
 
 def test_through_a_pipe_between_programs(source: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from store.ground import receipts
-from tests.support.commands import Ran, flightbag
+from tests.support.commands import Ran, flightbag, program
 from tests.support.missions import FACTS, ISSUE, ROOT, flight, key
 from tests.support.stores import ROOT_FILE, copy_of, flip, later, listing, make_store, publish
 
@@ -266,9 +266,12 @@ class TestShown:
         assert verify(desk).status == 0
         flip(next((desk / "store" / "receipts").iterdir()), 90)
         ran = flightbag("receipts", desk / "store")
-        assert (ran.status, ran.out.startswith("NOT a receipt: ")) == (1, True)
+        assert (ran.status, ran.out.startswith(f"NOT a receipt: {desk / 'store' / 'receipts'}/")) == (1, True)
+        assert f"-> `store-fsck {desk / 'store'} --repair` moves" in ran.out
         value = flightbag("receipts", desk / "store", "--json").json
         assert (value["verified"], len(value["refused"])) == ([], 1)
+        assert program("store-fsck", desk / "store", "--repair").status == 1
+        assert flightbag("receipts", desk / "store").status == 0
 
     def test_a_crowd_of_strangers_is_counted(self, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tools.receipts._UNKNOWNS", 1)
@@ -286,6 +289,10 @@ class TestShown:
         assert ran.status == 2
         assert f"{desk / 'fleet'}: line 1" in ran.err
         assert "flightbag aircraft show" in ran.err
+
+    def test_a_list_that_does_not_exist_is_named_once(self, desk: Path) -> None:
+        ran = flightbag("receipts", desk / "store", "--fleet", desk / "none")
+        assert (ran.status, ran.err.count(str(desk / "none"))) == (2, 1)
 
     def test_a_store_does_not_say_whose_its_receipts_are(self, desk: Path) -> None:
         inside = desk / "store" / "fleet"

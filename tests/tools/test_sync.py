@@ -60,11 +60,24 @@ def test_it_copies_only_what_is_missing(ground: Path, tmp_path: Path) -> None:
 
 
 def test_no_look_is_not_told_as_no_object() -> None:
-    """What the last sync saw whole was not counted: "0 were present" would be read as an empty stick."""
+    """What the last sync saw whole was not counted: "0 already present" would be read as an empty stick."""
     plan = SyncPlan((), 0, (), (), (NORTH.id,), (), seen=(NORTH.id,))
     first, second = list(_lines(plan, [], [], dry_run=False))
-    assert first == "copied 0 objects, 0 B; 0 were looked at again, and are present"
+    assert first == "copied 0 objects, 0 B; 0 looked at again, and present"
     assert second == f"unchanged, with objects as the last sync saw them: {NORTH.id}"
+
+
+def test_many_missions_are_lines_of_a_terminal() -> None:
+    missions = tuple(f"north-ridge-{number:03}" for number in range(100))
+    one = SyncPlan(((NORTH.manifest_id, 1),), 0, (), (), (), ())
+    assert next(_lines(one, [], [], dry_run=False)) == "copied 1 object, 1 B; 0 already present"
+    for plan in (
+        SyncPlan((), 0, (1, 2), (), missions, missions),
+        SyncPlan((), 0, tuple(range(1, 100)), (), missions, (), seen=missions),
+    ):
+        lines = list(_lines(plan, [], [], dry_run=False))
+        assert max(map(len, lines)) <= 78
+        assert {name.strip(",") for line in lines for name in line.split()} >= {*missions, "roots", "1", "2"}
 
 
 def test_it_writes_nothing_through_a_link_at_the_target(ground: Path, tmp_path: Path) -> None:
@@ -158,7 +171,7 @@ class TestSeveral:
             assert check(stick, SOUTH.id).go
         text = flightbag("sync", ground, good, bad, also)
         assert "FAILED: " in text.out[text.out.index(str(bad)) :]
-        assert "1 of 3 destinations failed" in text.err
+        assert "1 of 3 targets failed" in text.err
         # The remedy: mend it, and sync again.
         mends(bad)
         assert flightbag("sync", ground, good, bad, also).status == 0
@@ -172,7 +185,7 @@ class TestSeveral:
     def test_no_two_are_one_or_lie_in_one_another(self, ground: Path, tmp_path: Path, pair: tuple[str, str]) -> None:
         (tmp_path / "linked").symlink_to(tmp_path)
         ran = flightbag("sync", ground, *(f"{tmp_path}/{name}" for name in pair))
-        assert (ran.status, "give each destination once" in ran.err) == (2, True)
+        assert (ran.status, "give each target once" in ran.err) == (2, True)
         assert not (tmp_path / "a").exists()
 
     def test_a_damaged_object_of_the_source_stops_those_that_lack_it(self, ground: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_damage_is_named_with_a_remedy_that_mends(tmp_path: Path) -> None:
     [
         (("sync", "{ground}", "s3://fleet/a", "--clean"), 2, "--clean removes nothing from another machine"),
         (("sync", "s3://fleet/a", "s3://fleet/b"), 2, "goes to one folder"),
-        (("sync", "{ground}", "s3://fleet/../a"), 2, "no address of a bucket"),
+        (("sync", "{ground}", "s3://fleet/../a"), 2, "address of the bucket is malformed"),
         (("sync", "{ground}", "s3://nowhere/a"), 3, "the bucket does not exist"),
         (("sync", "s3://fleet/nothing", "{tmp}/new"), 3, "has no flightbag.toml"),
         (("fsck", "s3://fleet/nothing"), 8, "has no flightbag.toml"),

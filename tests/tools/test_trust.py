@@ -706,3 +706,16 @@ class TestWhatTheReviewFound:
         assert "WOULD HAVE BEEN GO" in ran.out
         assert "code" not in ran.out
         ready.refused("verify", ready.store, "--trust", ready.root, "--at", "2090-01-01T00:00:00Z", status=2)
+
+
+def test_what_cannot_be_joined_is_named_with_a_remedy(tmp_path: Path) -> None:
+    store, one, other = tmp_path / "store", tmp_path / "one.draft", tmp_path / "other.draft"
+    assert flightbag("init", store).status == 0
+    assert flightbag("keys", "new", tmp_path / "a.key", "--no-passphrase").status == 0
+    keys = ("--root-key", tmp_path / "a.key.pub", "--mission-key", tmp_path / "a.key.pub")
+    for draft in (one, other):
+        assert flightbag("trust", "new", store, "--domain", "ridge", *keys, "--draft", draft).status == 0
+    ran = flightbag("trust", "join", one, other)
+    assert (ran.status, f"{one} and {other}: they are two drafts" in ran.err) == (1, True)
+    ran = flightbag("trust", "join", one, tmp_path / "a.key.pub")
+    assert (ran.status, "-> give a draft that `flightbag trust` made" in ran.err) == (1, True)

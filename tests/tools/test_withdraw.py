@@ -15,6 +15,9 @@ def test_a_mission(equipped: Desk, tmp_path: Path) -> None:
     state = desk.folder / "state"
     again = ("withdraw", desk.store, "left")
     assert flightbag(*again, "--json").json["error"]["kind"] == "missing"
+    ran = flightbag(*again)
+    assert "has no withdrawal of mission left\n" in ran.err
+    assert f"`flightbag withdraw {desk.store} left --reason TEXT --key KEY`" in ran.err
     ran = flightbag(*again, "--reason", "old imagery")
     assert (ran.status, "NOT WITHDRAWN: it has 0 of 1 signatures" in ran.out) == (0, True), ran.out + ran.err
     assert flightbag("verify", desk.store, "left", "--state", state).status == 0
@@ -22,6 +25,7 @@ def test_a_mission(equipped: Desk, tmp_path: Path) -> None:
     code = flightbag(*again, "--json").json["signing_code"]
     ran = flightbag(*again, "--key", desk.key, "--expect", code)
     assert (ran.status, "WITHDRAWN: sync it" in ran.out) == (0, True), ran.out + ran.err
+    assert ran.out.count("signing code") == 1
 
     ran = flightbag("verify", desk.store, "left", "--state", state, "--json")
     assert [finding["kind"] for finding in ran.json["missions"][0]["findings"]] == ["withdrawn"]
@@ -56,6 +60,19 @@ def test_a_release(equipped: Desk) -> None:
     ran = flightbag("release", "withdraw", desk.store, "winter", "--reason", "it drifts", *lab)
     assert ran.status == 0, ran.out + ran.err
     assert "DOES NOT HOLD: the release winter was withdrawn" in flightbag("release", "show", desk.store).out
+
+
+def test_a_damaged_one_is_named_with_what_mends_it(equipped: Desk) -> None:
+    desk = equipped
+    again, sign = ("withdraw", desk.store, "left"), ("--reason", "x", "--key", desk.key)
+    for folder, option, mend in (("withdrawn", "--reason", sign), ("drafts", "--discard", ("--discard",))):
+        path = Path(desk.store) / folder / "left.mission"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+        ran = flightbag(*again)
+        assert (ran.status, f"flightbag: {path}: " in ran.err, option in ran.err) == (1, True, True), ran.err
+        assert flightbag(*again, *mend).status == 0
+        assert flightbag(*again).status == 0
 
 
 @pytest.mark.parametrize("more", [("--reason", "x"), ("--key", "KEY")])
