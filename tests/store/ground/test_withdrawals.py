@@ -100,6 +100,11 @@ class TestOneKey:
         publish(store, AGAIN)
         assert check(store, NORTH.id).go
 
+    def test_it_reaches_what_a_station_with_a_fast_clock_has_published(self, store: Path) -> None:
+        publish(store, AGAIN)
+        assert begin(store, key("pilot")).pending.value.order == (1, NOW + 5)
+        assert kinds(store) == ["withdrawn"]
+
     @pytest.mark.parametrize(
         ("name", "reason", "error"),
         [
@@ -155,11 +160,25 @@ class TestThreshold:
                 sign(store, key("co-pilot"))
             assert refused.value.kind == "stale-draft"
         path.write_bytes(sign_withdrawal(withdrawal(), TWO, by=("stranger",)))
-        with pytest.raises(Untrusted):
-            sign(store, key("co-pilot"))
+        with Repository.open(store) as repository, pytest.raises(Untrusted):
+            withdrawals.sign_draft(repository, NAME, lambda _: pytest.fail("nobody is asked to sign that"), now=NOW)
         # What is said to help does.
         assert begin(store, key("pilot"), reason="again").replaced == 1
         assert sign(store, key("co-pilot")).in_effect
+
+    def test_another_draft_takes_the_place_of_one_also_without_a_key(self, store: Path) -> None:
+        before = begin(store, key("pilot")).pending
+        outcome = begin(store, reason="another one")
+        assert (outcome.signatures, outcome.replaced) == (0, 1)
+        with Repository.open(store) as repository:
+            assert withdrawals.draft_of(repository, NAME) == outcome.pending != before
+
+    def test_one_that_a_sync_completes_takes_effect_unless_it_is_stale(self, store: Path) -> None:
+        whole = sign_withdrawal(withdrawal(), TWO, by=("pilot", "co-pilot"))
+        publish(store, flight(root=TWO, by=["pilot", "co-pilot"], issue=AGAIN.manifest.issue))
+        with Repository.open(store) as repository:
+            withdrawals.keep_or_put_into_effect(repository, NAME, whole, TWO, at=NOW)
+        assert ((store / "drafts" / NAME).exists(), (store / "withdrawn").exists()) == (True, False)
 
     def test_discarded(self, store: Path) -> None:
         begin(store, key("pilot"))
