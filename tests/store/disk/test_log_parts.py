@@ -201,9 +201,10 @@ def test_a_power_cut_at_any_operation(media: Media, tmp_path: Path) -> None:
             assert [event.at for event in events(one)] == [1000, 1001, 1002, 5000]
 
 
-def test_on_every_medium_that_a_power_cut_leaves(media: Media, tmp_path: Path) -> None:
+@pytest.mark.parametrize("had", [0, 2])
+def test_on_every_medium_that_a_power_cut_leaves(media: Media, tmp_path: Path, had: int) -> None:
     """Whatever of what was not synced has arrived: no line that was told as durable is lost, and the chain holds."""
-    made = write(media, 2)
+    made = write(media, had)
     store, seen = Path(media.path), set[bytes]()
     told = [len(made)]
 
@@ -219,7 +220,7 @@ def test_on_every_medium_that_a_power_cut_leaves(media: Media, tmp_path: Path) -
                 write(one, 1, first=9000)
 
     medium = Medium(store, look)
-    for number in range(3):
+    for number in range(5 - had):
         write(media, 1, medium, first=2000 + number)
         told[0] += 1
     assert files(media) == ["log.1", LOG]
