@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from typing import Any
 
@@ -13,7 +14,7 @@ from store.errors import Corrupt
 from store.format.ids import ObjectId
 from store.remotes.delta import applied, difference, is_worth
 
-zstd: Any = pytest.importorskip("backports.zstd")
+zstd: Any = pytest.importorskip("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 BASE = bytes(range(256)) * 400
 DATA = BASE[:70_000] + b"new" + BASE[70_000:]
 FRAME = difference(BASE, DATA)

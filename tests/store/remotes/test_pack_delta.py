@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.store.remotes.test_pack import names_in, part_of
 from tests.store.remotes.test_unpack import refused, take
 from tests.support.stores import NORTH, SOUTH, audit, check, copy_of, later, make_store, overwrite, publish
 
-pytest.importorskip("backports.zstd")
+pytest.importorskip("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 RANDOM = Random(0)
 OLD = RANDOM.randbytes(400_000)
 NEW = OLD[:200_000] + RANDOM.randbytes(30_000) + OLD[230_000:]
