@@ -246,6 +246,7 @@ def bags() -> Iterator[Row]:
     yield "more-than-the-head-says", "bad-bag", (bag_with(files, bag, members=len(files) - 1),)
     yield "more-bytes-than-the-head-says", "bad-bag", (bag_with(files, bag, bytes=head_of(bag).bytes - 1),)
     yield "less-than-the-head-says", "bad-bag", (bag_with(files, bag, members=len(files) + 1),)
+    yield "fewer-bytes-than-the-head-says", "bad-bag", (bag_with(files, bag, bytes=head_of(bag).bytes + 1),)
     yield "huge", "bad-bag", (bag[:1024] + render(Member(big, 2**62)) + b"x" * 4096,)
     yield (
         "huge-as-the-head-says",
@@ -297,11 +298,12 @@ def of_parts(parts: tuple[bytes, ...]) -> Iterator[Row]:
         "bad-name",
         (bag_with([(name.replace(blake3(piece).hexdigest(), blake3().hexdigest()), b"")], parts[at]),),
     )
-    yield (
-        "a-piece-of-a-huge-object",
-        "bad-name",
-        (bag_with([(name.replace("-20000/", f"-{10**19}/"), piece)], parts[at]),),
-    )
+    for size in (2**63, 10**19 - 1, 10**19):  # of 19 digits, and more
+        yield (
+            f"a-piece-of-a-huge-object-{size}",
+            "bad-name",
+            (bag_with([(name.replace("-20000/", f"-{size}/"), piece)], parts[at]),),
+        )
     yield "a-part-of-two-bags", "truncated", (
         *(part for number, part in enumerate(parts) if number != at), bag_with([], parts[at]),
     )  # fmt: skip

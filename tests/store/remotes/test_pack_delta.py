@@ -139,6 +139,21 @@ def test_a_difference_that_gives_other_bytes_publishes_nothing(
     assert check(target, AFTER.id).go
 
 
+def test_no_folder_of_objects_gets_more_than_it_may_have_by_a_difference(
+    made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [bag] = parts(*made)
+    target = copy_of(made[1], tmp_path / "target")
+    shard = (target / object_path(AFTER.entry("files/big").id)).parent
+    shard.mkdir(exist_ok=True)
+    largest = max(len(list(one.iterdir())) for one in (made[0] / "objects").iterdir())
+    monkeypatch.setattr("store.remotes.unpack.SHARD_LIMIT", largest)
+    for number in range(largest):
+        (shard / f"{number:062x}").touch()
+    error = refused(bag, target)
+    assert (error.kind, str(shard) in error.message) == ("too-many", True)
+
+
 def test_a_base_that_is_missing_or_damaged_at_the_other_side(made: tuple[Path, Path], tmp_path: Path) -> None:
     [bag] = parts(*made)
     base = object_path(BEFORE.entry("files/big").id)
