@@ -13,7 +13,6 @@ here, which no reader takes for anything. This module knows no transport.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from collections import Counter
@@ -23,44 +22,27 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from store.disk.droppings import is_dropping
-from store.disk.layout import DRAFTS, MISSIONS, ORDERS, RESULTS, SMALL_FILES, TMP, TOML, TOML_LIMIT, TRUST, WITHDRAWN
+from store.disk.layout import DRAFTS, MISSIONS, ORDERS, RESULTS, SMALL_FILES, TMP, TOML, TRUST, WITHDRAWN
 from store.disk.log import LOG, LOG_LIMIT, PART
 from store.disk.log import files as files_of_log
 from store.disk.media import FOLDER_LIMIT, OBJECTS, SHARD_LIMIT, Media, object_path
 from store.disk.quarantine import present
 from store.errors import Conflict, Corrupt, FlightbagError, NoStore, Unavailable
-from store.format import manifest, withdrawal
+from store.format import manifest
 from store.format.cose import Envelope
 from store.format.entries import TABLE_LIMIT
 from store.format.ids import ObjectId, is_hex
 from store.format.manifest import ENVELOPE_LIMIT, Manifest
 from store.format.order import ORDER_LIMIT
-from store.format.receipt import RECEIPT_LIMIT
 from store.format.ref import REF_SIZE, ref_id
 from store.ground.repository import Repository
 from store.ground.sync import SyncPlan, held, of_source, plan_sync, publish
-from store.trust.root import ROOT_FILE_LIMIT
+from store.remotes.small_files import limit_of
 
-_HEX, _ID = r"[0-9a-f]{64}", r"[a-z0-9][a-z0-9-]{0,63}"
-# Every small file that a sync may bring or judge by, with the most bytes that a reader takes of it (FORMAT.md 2.1).
-_SMALL: tuple[tuple[re.Pattern[str], int], ...] = tuple(
-    (re.compile(pattern), limit)
-    for pattern, limit in (
-        (re.escape(TOML), TOML_LIMIT),
-        (rf"missions/{_ID}", REF_SIZE),
-        (r"trust/[1-9][0-9]{0,17}\.root\.cbor", ROOT_FILE_LIMIT),
-        (r"trust/releases/[A-Za-z0-9._-]{1,64}", REF_SIZE),
-        (rf"drafts/(?:{_ID}|{withdrawal.NAME.pattern})", ENVELOPE_LIMIT),
-        (rf"orders/{_HEX}", REF_SIZE),
-        (rf"results/{_HEX}", REF_SIZE),
-        (rf"receipts/{_HEX}", RECEIPT_LIMIT),
-        (rf"withdrawn/(?:{withdrawal.NAME.pattern})", withdrawal.FILE_LIMIT),
-    )
-)
 # The most names of a listing, and the most bytes of a mirror: what a hostile listing takes of memory and disk.
 _NAMES, _BYTES = 2**21, 2**30
 # The folders of a store that a sync judges by, and what lies in them.
-_FOLDERS = (OBJECTS, *SMALL_FILES, "trust/releases")
+_FOLDERS = (OBJECTS, *SMALL_FILES)
 LISTED = ("*", f"{OBJECTS}/*/*", *(f"{folder}/*" for folder in _FOLDERS))
 
 
@@ -169,7 +151,7 @@ def _list(mirror: Mirror) -> None:
         folder, _, last = name.rpartition("/")
         if is_dropping(last) or is_dropping(top):
             continue
-        if is_folder and _limit(name) is None:
+        if is_folder and limit_of(name) is None:
             other |= not rest and top not in (*_FOLDERS, TMP)
             continue
         counts[folder] += 1
@@ -183,7 +165,7 @@ def _list(mirror: Mirror) -> None:
                 raise _no_folder(mirror.far, name)
         elif size is None and name in _FOLDERS:
             raise _no_folder(mirror.far, name)
-        elif (limit := _limit(name)) is not None or _is_log(name):
+        elif (limit := limit_of(name)) is not None or _is_log(name):
             mirror.files[name] = size if size is not None and size <= (limit or LOG_LIMIT) else None
         else:  # a bucket lists no folders, only what lies in them
             other |= not rest or top not in (*_FOLDERS, TMP)
@@ -204,11 +186,6 @@ def _too_many(path: str, most: int) -> Corrupt:
 
 def _is_log(name: str) -> bool:
     return name == LOG or PART.fullmatch(name) is not None
-
-
-def _limit(name: str) -> int | None:
-    """Return the most bytes of a small file, None for a name that no small file has."""
-    return next((limit for pattern, limit in _SMALL if pattern.fullmatch(name)), None)
 
 
 def _no_folder(far: Far, name: str) -> Corrupt:

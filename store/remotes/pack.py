@@ -45,10 +45,11 @@ FORMAT = 1
 MAX_PARTS = FOLDER_LIMIT
 # The folder of differences in a bag; no store has it.
 DELTAS = "deltas"
-_NUMBER = r"(0|[1-9][0-9]{0,18})"
+# A number in a name or a head.
+NUMBER = r"(0|[1-9][0-9]{0,18})"
 _HEAD = re.compile(
-    rf"flightbag pack {FORMAT} bag=([0-9a-f]{{32}}) part={_NUMBER}/{_NUMBER} domain=([0-9a-f]{{64}}) "
-    rf"members={_NUMBER} bytes={_NUMBER}"
+    rf"flightbag pack {FORMAT} bag=([0-9a-f]{{32}}) part={NUMBER}/{NUMBER} domain=([0-9a-f]{{64}}) "
+    rf"members={NUMBER} bytes={NUMBER}"
 )
 _ANY_HEAD = re.compile(r"flightbag pack ([1-9][0-9]{0,8}) .*")
 _FRAME = 2 * BLOCK + len(END)

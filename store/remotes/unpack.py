@@ -28,20 +28,7 @@ from blake3 import blake3
 
 from store.disk import log
 from store.disk.durable import Disk
-from store.disk.layout import (
-    BAGS,
-    DRAFTS,
-    MISSIONS,
-    ORDERS,
-    RECEIPTS,
-    RESULTS,
-    TMP,
-    TOML,
-    TOML_LIMIT,
-    WITHDRAWN,
-    check_format,
-    check_free,
-)
+from store.disk.layout import BAGS, MISSIONS, TMP, TOML, TRUST, check_format, check_free
 from store.disk.locks import exclusive
 from store.disk.media import FOLDER_LIMIT, OBJECTS, SHARD_LIMIT, Media, object_path
 from store.disk.medium import check_file_sizes
@@ -50,43 +37,27 @@ from store.disk.quarantine import present
 from store.disk.staging import Staging, remove_tree, sweep
 from store.errors import Conflict, Corrupt, FlightbagError, NoStore, NotFound, Unavailable
 from store.format.ids import ObjectId
-from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
-from store.format.ref import REF_SIZE
-from store.format.withdrawal import NAME as WITHDRAWAL
 from store.ground.repository import Repository, SmallFile
 from store.ground.sync import SyncPlan, apply_sync, plan_sync
 from store.remotes.delta import LARGEST, applied
-from store.remotes.pack import DELTAS, Head
+from store.remotes.pack import DELTAS, NUMBER, Head
+from store.remotes.small_files import limit_of
 from store.remotes.tar import SIZE_MAX, Member, TarReader
 from store.takeoff.verify import open_mission
-from store.trust.root import ROOT_FILE_LIMIT
 
 # The most objects, and about the most bytes, in one durable batch, as of a sync; and the same of small files.
 _BATCH_OBJECTS, _BATCH_BYTES = 2_000, 256 * 2**20
 _FILES, _FILES_BYTES = 1_000, 4 * 2**20
 # What the most trust roots and missions make.
 _LOG_LIMIT = 8 * 2**20
-_NUMBER = r"(0|[1-9][0-9]{0,18})"
 _OBJECT = re.compile(rf"{OBJECTS}/([0-9a-f]{{2}})/([0-9a-f]{{62}})")
-_PIECE = re.compile(rf"{BAGS}/([0-9a-f]{{32}})/(pieces/([0-9a-f]{{64}})-{_NUMBER})/({_NUMBER}-([0-9a-f]{{64}}))")
-_DELTA = re.compile(rf"{DELTAS}/([0-9a-f]{{64}})-{_NUMBER}/([0-9a-f]{{64}})")
-_OF_PIECES = re.compile(rf"([0-9a-f]{{64}})-{_NUMBER}")
-_NAME_OF_PIECE = re.compile(rf"{_NUMBER}-[0-9a-f]{{64}}")
-# The small files, in the order in which they follow the objects, each with the most bytes that it may have.
-_SMALL = (
-    (re.compile(re.escape(TOML)), TOML_LIMIT),
-    # For a plain tar: a store writes a log of its own.
-    (re.compile(log.LOG), _LOG_LIMIT),
-    (re.compile(r"trust/[1-9][0-9]{0,17}\.root\.cbor"), ROOT_FILE_LIMIT),
-    (
-        re.compile(
-            rf"(?:{DRAFTS}|{ORDERS}|{RESULTS}|{RECEIPTS})/[a-z0-9][a-z0-9-]{{0,63}}|"
-            rf"(?:{DRAFTS}|{WITHDRAWN})/(?:{WITHDRAWAL.pattern})"
-        ),
-        ENVELOPE_LIMIT,
-    ),
-    (re.compile(rf"{MISSIONS}/{MISSION_ID.pattern}"), REF_SIZE),
-)
+_PIECE = re.compile(rf"{BAGS}/([0-9a-f]{{32}})/(pieces/([0-9a-f]{{64}})-{NUMBER})/({NUMBER}-([0-9a-f]{{64}}))")
+_DELTA = re.compile(rf"{DELTAS}/([0-9a-f]{{64}})-{NUMBER}/([0-9a-f]{{64}})")
+_OF_PIECES = re.compile(rf"([0-9a-f]{{64}})-{NUMBER}")
+_NAME_OF_PIECE = re.compile(rf"{NUMBER}-[0-9a-f]{{64}}")
+# The order of publication, by the first part of a path: objects, pieces and differences come before these.
+_RANK = {TOML: 1, log.LOG: 2, TRUST: 3, MISSIONS: 5}
+_RANK_OF_OTHERS = 4
 _MARK = re.compile(r"[1-9][0-9]{0,4}")
 # In the mark of the part that has `flightbag.toml`: it and the parts after it hold the small files.
 _BEGINS = b"small files\n"
@@ -262,11 +233,11 @@ class _Intake:
         name = member.name
         place = 0
         if not (_OBJECT.fullmatch(name) or self._is_piece(member) or self._is_difference(member)):
-            place, limit = next(
-                ((at, most) for at, (pattern, most) in enumerate(_SMALL, 1) if pattern.fullmatch(name)), (0, 0)
-            )
-            if not place:
+            # The log is for a plain tar: a store writes one of its own.
+            limit = _LOG_LIMIT if name == log.LOG else limit_of(name)
+            if limit is None:
                 raise self._bad("bad-name", f"{name[:200]!r} is no path that a bag carries")
+            place = _RANK.get(name.partition("/")[0], _RANK_OF_OTHERS)
             if member.size > limit:
                 raise self._bad("too-large", f"{name} has {member.size} bytes, and the most is {limit}")
             folder = os.path.dirname(name)
@@ -412,7 +383,7 @@ class _Intake:
         """Place a piece of an object, durably, if it hashes to its name; the store may have the object already."""
         media, disk = self._destination.media, self._destination.disk
         with suppress(NotFound, Corrupt):
-            if media.stamp(f"{OBJECTS}/{str(id_)[:2]}/{str(id_)[2:]}").size == whole:
+            if media.stamp(object_path(id_)).size == whole:
                 self.present += 1
                 return
         self._check_room(id_, size, whole)

@@ -16,6 +16,9 @@ from blake3 import blake3
 from store.disk.media import object_path
 from store.errors import FlightbagError
 from store.format.ids import ObjectId
+from store.format.receipt import RECEIPT_LIMIT
+from store.format.ref import REF_SIZE
+from store.format.withdrawal import FILE_LIMIT
 from store.remotes.pack import Head, write_part
 from store.remotes.tar import END, Member, TarReader, padding, render, render_comment
 from store.remotes.unpack import unpack
@@ -141,10 +144,11 @@ def bags() -> Iterator[Row]:
         "desktop.ini", "missions/._north-ridge",
         "drafts/thumbs.db", "drafts/.", "orders/..", "bags/x", "missions/caf\x01", "log/x", "x",
         f"bags/{'0' * 32}/pieces/{'0' * 64}-9/0-{'0' * 64}",
+        "orders/x", "results/x", "receipts/x", "withdrawn/x", "/flightbag.toml",
     )  # fmt: skip
     for name in names:
         yield f"name-{name!r}", "bad-name", (bag_with([(name, b""), *files], bag),)
-    for name in ("missions/x", "trust/2.root.cbor", "drafts/x", "orders/x", "flightbag.toml"):
+    for name in ("missions/x", "trust/2.root.cbor", "drafts/x", f"orders/{'0' * 64}", "flightbag.toml"):
         yield f"early-{name}", "out-of-order", (bag_with([(name, b""), *files], bag),)
     yield "twice-an-object", "doubled", (bag_with([files[0], *files], bag),)
     yield "twice-a-ref", "doubled", (bag_with([*files, files[-1]], bag),)
@@ -218,6 +222,9 @@ def bags() -> Iterator[Row]:
     )
     yield "a-ref-that-is-none", "refused", (bag_with(changed(files, ref, lambda _: b"x" * 65), bag),)
     yield "a-ref-too-long", "too-large", (bag_with(changed(files, ref, lambda _: b"x" * 66), bag),)
+    bounds = {f"orders/{'0' * 64}": REF_SIZE, f"receipts/{'0' * 64}": RECEIPT_LIMIT, "withdrawn/x.mission": FILE_LIMIT}
+    for name, most in bounds.items():
+        yield f"{name}-too-large", "too-large", (bag_with([*files[:-1], (name, bytes(most + 1))], bag),)
     yield (
         "a-root-too-large",
         "too-large",
@@ -239,6 +246,7 @@ def bags() -> Iterator[Row]:
     yield "more-than-the-head-says", "bad-bag", (bag_with(files, bag, members=len(files) - 1),)
     yield "more-bytes-than-the-head-says", "bad-bag", (bag_with(files, bag, bytes=head_of(bag).bytes - 1),)
     yield "less-than-the-head-says", "bad-bag", (bag_with(files, bag, members=len(files) + 1),)
+    yield "fewer-bytes-than-the-head-says", "bad-bag", (bag_with(files, bag, bytes=head_of(bag).bytes + 1),)
     yield "huge", "bad-bag", (bag[:1024] + render(Member(big, 2**62)) + b"x" * 4096,)
     yield (
         "huge-as-the-head-says",
@@ -290,11 +298,12 @@ def of_parts(parts: tuple[bytes, ...]) -> Iterator[Row]:
         "bad-name",
         (bag_with([(name.replace(blake3(piece).hexdigest(), blake3().hexdigest()), b"")], parts[at]),),
     )
-    yield (
-        "a-piece-of-a-huge-object",
-        "bad-name",
-        (bag_with([(name.replace("-20000/", f"-{10**19}/"), piece)], parts[at]),),
-    )
+    for size in (2**63, 10**19 - 1, 10**19):  # of 19 digits, and more
+        yield (
+            f"a-piece-of-a-huge-object-{size}",
+            "bad-name",
+            (bag_with([(name.replace("-20000/", f"-{size}/"), piece)], parts[at]),),
+        )
     yield "a-part-of-two-bags", "truncated", (
         *(part for number, part in enumerate(parts) if number != at), bag_with([], parts[at]),
     )  # fmt: skip

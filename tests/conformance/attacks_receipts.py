@@ -70,7 +70,9 @@ def forged() -> Iterator[Row]:
     yield "under-a-later-root", GO, receipts.signed(genuine(), UAV, next_root(ROOT)).data
     yield "unsigned", "Untrusted bad-signature", Envelope(CONTENT_TYPE, genuine().render()).render()
     yield "signed-by-another", "Untrusted bad-signature", receipts.signed(genuine(), THIEF, ROOT).data
-    yield "signed-twice", "Untrusted bad-signature", sign(envelope, THIEF, aad).render()
+    # Signatures are in the order of their keys: the aircraft's own comes first, and last.
+    for name in ("thief", "pilot", "lab", "uav-08"):
+        yield f"signed-by-{name}-too", "Untrusted bad-signature", sign(envelope, key(name), aad).render()
     yield "of-a-swapped-key", "Untrusted bad-signature", by(THIEF.public)
     yield "of-the-key-of-another-aircraft", "Untrusted bad-signature", by(key("uav-08").public)
     yield "of-a-key-outside-the-subgroup", "Untrusted bad-signature", by(PublicKey(plus_order_2(UAV.public.raw)))

@@ -141,6 +141,14 @@ def test_a_draft_with_a_signature_that_does_not_count_goes_nowhere(store: Path, 
     assert signers(copy) == set()
 
 
+def test_nothing_is_joined_to_a_draft_with_a_signature_that_does_not_count(store: Path, copy: Path) -> None:
+    with Repository.open(store) as repository:
+        sign_draft(repository, ID, by(key("pilot")), now=NOW)
+    (copy / DRAFT).write_bytes(sign_manifest(NEXT.manifest, THREE, ["stranger"]))
+    assert [mission for mission, _ in sync(store, copy).refused] == [ID]
+    assert signers(copy) == kids("stranger")
+
+
 def test_of_another_mission(store: Path, copy: Path) -> None:
     shutil.copy(store / DRAFT, store / "drafts/other")
     assert [mission for mission, _ in sync(store, copy).refused] == ["other"]

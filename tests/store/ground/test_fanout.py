@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event, Thread
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -146,6 +147,42 @@ def test_one_that_stands_still_is_left_behind_and_reads_the_rest_for_itself(
     assert one.feeds[0].alone
     assert not one.feeds[1].alone
     assert len(CONTENTS) < len(reads) <= 2 * len(CONTENTS)
+
+
+def test_one_is_left_behind_for_what_it_holds_up_others_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits with nobody for it for as long as it likes, and that counts against what it holds up later."""
+    now = [100.0]
+    monkeypatch.setattr(fanout, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with Media(folder) as media:
+        one = Fanout(media, [items(CONTENTS)] * 2, frozenset())
+    slow, other = one.feeds
+
+    def wait(seconds: float, *, hungry: bool) -> float:
+        other.hungry = hungry
+        now[0] += seconds
+        with one._changed:
+            one._count([slow], seconds)
+        return slow.debt
+
+    assert wait(1000, hungry=False) == 0
+    assert wait(6, hungry=True) == 6
+    assert wait(1, hungry=False) == 5
+    now[0] += 2  # the reading goes on
+    assert wait(1, hungry=True) == 4
+    assert wait(fanout._PATIENCE - 4, hungry=True) == fanout._PATIENCE
+    assert not slow.alone
+    wait(0.1, hungry=True)
+    assert slow.alone
+    assert not other.alone
+
+
+def test_a_taker_that_is_gone_keeps_no_bytes(folder: Path) -> None:
+    with Media(folder) as media:
+        one = Fanout(media, [items(CONTENTS)], frozenset())
+        one.feeds[0].put(b"bytes")
+        one.feeds[0].close()
+        one.read()
+    assert not one.feeds[0]._queue
 
 
 def test_a_queue_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from store.disk.durable import Disk
 from store.disk.media import Media
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable, Untrusted
 from store.format.cbor import INT_MAX
+from store.format.manifest import SKEW
 from store.format.withdrawal import Withdrawal, of_mission
 from store.ground import releases, withdrawals
 from store.ground.as_of import EvidenceAsOf
@@ -23,6 +24,7 @@ from store.ground.gc import collect
 from store.ground.issuing import highest_issued
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
+from store.ground.trust_chain import put_into_effect
 from store.ground.withdrawals import Outcome, Pending
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding
@@ -100,6 +102,24 @@ class TestOneKey:
         publish(store, AGAIN)
         assert check(store, NORTH.id).go
 
+    def test_it_reaches_what_a_station_with_a_fast_clock_has_published(self, store: Path) -> None:
+        publish(store, AGAIN)
+        assert begin(store, key("pilot")).pending.value.order == (1, NOW + 5)
+        assert kinds(store) == ["withdrawn"]
+
+    def test_a_sequence_of_an_earlier_epoch_counts_for_nothing(self, store: Path) -> None:
+        publish(store, AGAIN)
+        with Repository.open(store) as repository:
+            put_into_effect(repository, 2, sign_root(next_root(ROOT, epoch=2, issued_at=NOW), "root-a"), at=NOW)
+        assert begin(store, key("pilot")).pending.value.order == (2, NOW)
+
+    def test_a_clock_that_is_behind_the_trust_root(self, store: Path) -> None:
+        now = ROOT.issued_at - 10 * SKEW
+        for work in (begin, sign):
+            with pytest.raises(Refused) as refused:
+                work(store, key("pilot"), now=now)
+            assert refused.value.kind == "issued-in-future"
+
     @pytest.mark.parametrize(
         ("name", "reason", "error"),
         [
@@ -156,11 +176,36 @@ class TestThreshold:
                 sign(store, key("co-pilot"))
             assert refused.value.kind == "stale-draft"
         path.write_bytes(sign_withdrawal(withdrawal(), TWO, by=("stranger",)))
-        with pytest.raises(Untrusted):
-            sign(store, key("co-pilot"))
+        with Repository.open(store) as repository, pytest.raises(Untrusted):
+            withdrawals.sign_draft(repository, NAME, lambda _: pytest.fail("nobody is asked to sign that"), now=NOW)
         # What is said to help does.
         assert begin(store, key("pilot"), reason="again").replaced == 1
         assert sign(store, key("co-pilot")).in_effect
+
+    def test_another_draft_takes_the_place_of_one_also_without_a_key(self, store: Path) -> None:
+        before = begin(store, key("pilot")).pending
+        outcome = begin(store, reason="another one")
+        assert (outcome.signatures, outcome.replaced) == (0, 1)
+        with Repository.open(store) as repository:
+            assert withdrawals.draft_of(repository, NAME) == outcome.pending != before
+
+    def test_one_that_a_sync_completes_takes_effect_unless_it_is_stale(self, store: Path) -> None:
+        whole = sign_withdrawal(withdrawal(), TWO, by=("pilot", "co-pilot"))
+        publish(store, flight(root=TWO, by=["pilot", "co-pilot"], issue=AGAIN.manifest.issue))
+        with Repository.open(store) as repository:
+            withdrawals.keep_or_put_into_effect(repository, NAME, whole, TWO, at=NOW)
+        assert ((store / "drafts" / NAME).exists(), (store / "withdrawn").exists()) == (True, False)
+
+    @pytest.mark.parametrize(("begun", "stays"), [(NOW, False), (NOW + 1, True)])
+    def test_a_draft_of_no_more_than_what_arrives_goes(
+        self, store: Path, tmp_path: Path, begun: int, stays: bool
+    ) -> None:
+        sync(store, tmp_path / "copy")
+        begin(tmp_path / "copy", key("pilot"), now=begun)
+        begin(store, key("pilot"), key("co-pilot"))
+        sync(store, tmp_path / "copy")
+        assert (tmp_path / "copy/withdrawn" / NAME).exists()
+        assert (tmp_path / "copy/drafts" / NAME).exists() == stays
 
     def test_discarded(self, store: Path) -> None:
         begin(store, key("pilot"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from typing import Any
 
@@ -13,7 +14,7 @@ from store.errors import Corrupt
 from store.format.ids import ObjectId
 from store.remotes.delta import applied, difference, is_worth
 
-zstd: Any = pytest.importorskip("backports.zstd")
+zstd: Any = pytest.importorskip("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 BASE = bytes(range(256)) * 400
 DATA = BASE[:70_000] + b"new" + BASE[70_000:]
 FRAME = difference(BASE, DATA)
@@ -58,12 +59,22 @@ def test_a_wrong_difference_gives_nothing(base: bytes, frame: bytes) -> None:
 
 
 def test_a_frame_of_far_more_bytes_takes_no_memory() -> None:
-    bomb = zstd.compress(bytes(2**28))
+    """With a window that is no reason to refuse it before."""
+    compressor = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 16})
+    bomb = b"".join(compressor.compress(bytes(2**20)) for _ in range(64)) + compressor.flush()
     tracemalloc.start()
-    with pytest.raises(Corrupt):
+    with pytest.raises(Corrupt, match="other bytes"):
         applied(BASE, bomb, ObjectId.of(DATA), len(DATA))
     assert tracemalloc.get_traced_memory()[1] < 10 * len(DATA)
     tracemalloc.stop()
+
+
+def test_a_frame_without_an_end_is_none() -> None:
+    compressor = zstd.ZstdCompressor(zstd_dict=zstd.ZstdDict(BASE, is_raw=True).as_prefix)
+    frame = compressor.compress(DATA, zstd.ZstdCompressor.FLUSH_BLOCK)
+    with pytest.raises(Corrupt, match="other bytes"):
+        applied(BASE, frame, ObjectId.of(DATA), len(DATA))
+    assert applied(BASE, frame + compressor.flush(), ObjectId.of(DATA), len(DATA)) == DATA
 
 
 def test_a_frame_does_not_ask_for_a_window_beyond_what_there_is() -> None:

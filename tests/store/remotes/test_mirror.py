@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from store.disk.layout import ORDERS, PINS, RESULTS, SMALL_FILES
+from store.disk.layout import ORDERS, RESULTS, SMALL_FILES
 from store.disk.media import object_path
 from store.errors import Conflict, Corrupt, NoStore, NotFound, Unavailable
+from store.format.manifest import ENVELOPE_LIMIT
 from store.ground.orders import holder_of, read_order, read_result
 from store.ground.repository import Repository
 from store.ground.sync import SyncPlan, apply_sync, plan_sync
 from store.ground.trust_chain import rotate
-from store.remotes import mirror as mirror_module
 from store.remotes.mirror import LISTED, Listed, apply_push, mirrored, plan_push
 from tests.support.far import FolderFar
 from tests.support.missions import NOW, ROOT, root_draft, sign_root
@@ -73,12 +73,23 @@ class TestMirror:
                 assert repository is not None
                 assert repository.current(NORTH.id).manifest_id == NORTH.manifest_id
 
+    def test_what_the_other_store_has_damaged_is_fetched(self, source: Path, tmp_path: Path) -> None:
+        local = copy_of(source, tmp_path / "local")
+        flip(file_of(local, NORTH.manifest_id))
+        with Repository.open(local) as damaged, mirrored(far := FolderFar(source), damaged.media) as mirror:
+            fetched = [name for _, names in far.calls for name in names if name.startswith("objects/")]
+            assert fetched == [object_path(NORTH.manifest_id)]
+            with mirror.opened() as repository:
+                assert repository is not None
+                assert repository.current(NORTH.id).manifest_id == NORTH.manifest_id
+
     @pytest.mark.parametrize(
         "name",
         [
             "../escape",
             "missions/../../escape",
             "/etc/escape",
+            "/flightbag.toml",
             "missions/a/b",
             "objects/ab/../../x",
             "trust/0.root.cbor",
@@ -98,6 +109,49 @@ class TestMirror:
         with mirrored(far := FolderFar(source)) as mirror:
             assert (Path(mirror.folder) / name).read_bytes() == b""
         assert not [one for _, names in far.calls for one in names if one == name]
+
+    def test_a_file_that_comes_with_more_bytes_than_were_listed_is_no_valid_file(self, source: Path) -> None:
+        name = f"missions/{NORTH.id}"
+        far = FolderFar(source)
+        far.listing = lambda of=far.listing: (  # type: ignore[method-assign]
+            one._replace(size=10) if one.name == name else one for one in of()
+        )
+        with mirrored(far) as mirror:
+            assert (Path(mirror.folder) / name).read_bytes() == b""
+
+    def test_a_link_that_comes_is_not_followed(self, source: Path) -> None:
+        name = f"missions/{NORTH.id}"
+        far = FolderFar(source)
+
+        def fetch(files: Mapping[str, int], folder: str, fetch: Callable[..., None] = far.fetch) -> None:
+            fetch({one: size for one, size in files.items() if one != name}, folder)
+            if name in files:
+                (Path(folder) / name).symlink_to(source / name)
+
+        far.fetch = fetch  # type: ignore[method-assign]
+        with mirrored(far) as mirror:
+            path = Path(mirror.folder) / name
+            assert (path.is_symlink(), path.read_bytes()) == (False, b"")
+        assert (source / name).stat().st_size == 65
+
+    def test_an_object_beyond_what_a_manifest_may_have_is_not_fetched(self, source: Path) -> None:
+        name = object_path(NORTH.manifest_id)
+        far = FolderFar(source)
+        far.listing = lambda of=far.listing: (  # type: ignore[method-assign]
+            one._replace(size=ENVELOPE_LIMIT + 1) if one.name == name else one for one in of()
+        )
+        with mirrored(far):
+            assert not [one for _, names in far.calls for one in names if one == name]
+
+    def test_an_object_in_another_folder_is_none(self, source: Path) -> None:
+        text = str(NORTH.manifest_id)
+        far = FolderFar(source)
+        others = [f"objects/{text[:3]}/{text[3:]}", f"objects/{text}", f"objects/{text[:2]}/{text[2:4]}/{text[4:]}"]
+        far.listing = lambda of=far.listing: iter(  # type: ignore[method-assign]
+            [*(one for one in of() if one.name != object_path(NORTH.manifest_id)), *(Listed(one, 3) for one in others)]
+        )
+        with mirrored(far) as mirror:
+            assert bytes(NORTH.manifest_id) not in mirror.objects
 
     @pytest.mark.parametrize("name", ["missions", "objects", "trust", "objects/{shard}"])
     def test_a_link_in_the_place_of_a_folder_is_refused(self, source: Path, name: str) -> None:
@@ -136,6 +190,14 @@ class TestMirror:
         with mirrored(Changed(source)) as mirror:
             assert (Path(mirror.folder) / name).read_bytes() == b""
 
+    def test_what_an_operating_system_drops_is_no_other_thing(self, source: Path, far: FolderFar) -> None:
+        for name in (".DS_Store", "System Volume Information/WPSettings.dat"):
+            path = far.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        push(source, far)
+        assert check(far.path, NORTH.id).go
+
     def test_a_mirror_has_a_bound(self, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("store.remotes.mirror._BYTES", 100)
         with pytest.raises(Unavailable, match="--mission"), mirrored(FolderFar(source)):
@@ -165,11 +227,8 @@ class TestMirror:
             push(source, FolderFar(other))
 
 
-def test_every_folder_of_small_files_but_the_pins_is_mirrored() -> None:
-    patterns = [pattern.pattern for pattern, _ in mirror_module._SMALL]
-    for folder in SMALL_FILES:
-        assert any(pattern.startswith(f"{folder}/") for pattern in patterns) == (folder != PINS), folder
-        assert f"{folder}/*" in LISTED
+def test_every_folder_of_small_files_is_listed() -> None:
+    assert {f"{folder}/*" for folder in SMALL_FILES} < {*LISTED}
 
 
 class TestOrders:
@@ -287,6 +346,27 @@ class TestPush:
         far.meanwhile = lambda: None
         assert push(source, far).newer == (NORTH.id,)
         assert not audit(far.path).errors
+
+    @pytest.mark.parametrize(
+        ("name", "data"),
+        [
+            (f"missions/{SOUTH.id}", f"{NORTH.manifest_id}\n".encode()),  # of the same size
+            (f"missions/{NORTH.id}", b""),
+            ("trust/2.root.cbor", b"x"),
+            ("drafts/north-ridge", b"x"),
+        ],
+    )
+    def test_a_small_file_that_changes_there_meanwhile(
+        self, source: Path, far: FolderFar, name: str, data: bytes
+    ) -> None:
+        """Also without a line of the log."""
+        push(source, far)
+        publish(source, newer := later(NORTH))
+        far.meanwhile = lambda: far._write(name, data)
+        with pytest.raises(Conflict) as caught:
+            push(source, far)
+        assert caught.value.kind == "changed"
+        assert f"{newer.manifest_id}\n".encode() != (far.path / "missions" / NORTH.id).read_bytes()
 
     def test_what_is_collected_there_meanwhile_is_sent_again(self, source: Path, far: FolderFar) -> None:
         push(source, far, SOUTH.id)

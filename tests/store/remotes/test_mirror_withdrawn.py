@@ -102,6 +102,8 @@ def test_a_log_of_several_files_there(
         publish(source, flight(root=TWO, by=["pilot", "co-pilot"], issue=one.manifest.issue))
         push(source, far)
     assert (tmp_path / "far/log.1").exists()
+    published = [name for call, names in far.calls if call == "publish" for name in names]
+    assert published.count("log.1") == 1  # a part does not change
     with Media(tmp_path / "far") as media:
         assert [event.event for event in log.events(media)].count("received") == 7
     assert not audit(tmp_path / "far").errors

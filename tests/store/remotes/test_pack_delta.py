@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.store.remotes.test_pack import names_in, part_of
 from tests.store.remotes.test_unpack import refused, take
 from tests.support.stores import NORTH, SOUTH, audit, check, copy_of, later, make_store, overwrite, publish
 
-pytest.importorskip("backports.zstd")
+pytest.importorskip("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 RANDOM = Random(0)
 OLD = RANDOM.randbytes(400_000)
 NEW = OLD[:200_000] + RANDOM.randbytes(30_000) + OLD[230_000:]
@@ -136,6 +137,21 @@ def test_a_difference_that_gives_other_bytes_publishes_nothing(
     assert (target / "missions" / AFTER.id).read_bytes() == ref
     assert not (target / object_path(AFTER.entry("files/big").id)).exists()
     assert check(target, AFTER.id).go
+
+
+def test_no_folder_of_objects_gets_more_than_it_may_have_by_a_difference(
+    made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [bag] = parts(*made)
+    target = copy_of(made[1], tmp_path / "target")
+    shard = (target / object_path(AFTER.entry("files/big").id)).parent
+    shard.mkdir(exist_ok=True)
+    largest = max(len(list(one.iterdir())) for one in (made[0] / "objects").iterdir())
+    monkeypatch.setattr("store.remotes.unpack.SHARD_LIMIT", largest)
+    for number in range(largest):
+        (shard / f"{number:062x}").touch()
+    error = refused(bag, target)
+    assert (error.kind, str(shard) in error.message) == ("too-many", True)
 
 
 def test_a_base_that_is_missing_or_damaged_at_the_other_side(made: tuple[Path, Path], tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ from tests.support.stores import (
 )
 
 SPLIT = 400_000
+# A part has one or two small files.
+TIGHT = 5632
 
 
 @pytest.fixture(scope="module")
@@ -399,6 +401,20 @@ class TestParts:
         needed = dict.fromkeys([again[-1], *(part for part in again if new in part)])
         assert len(needed) < len(again)
         assert [take(data, target).plan for data in needed][-1] is not None
+
+    def test_none_takes_effect_before_all_of_its_small_files_came(self, made: Path, tmp_path: Path) -> None:
+        """Also where the store has all objects, so that it needs no other part."""
+        parts = packed(made, split=TIGHT)
+        first = next(number for number, part in enumerate(parts) if b"flightbag.toml" in part)
+        assert 0 < first < len(parts) - 2
+        target = make_store(tmp_path / "target", NORTH)
+        take(packed(made)[0], target)
+        (target / "missions" / SOUTH.id).unlink()
+        for number in (first, *range(len(parts) - 1, first + 1, -1)):
+            assert take(parts[number], target).plan is None
+            assert published(target) == [NORTH.id]
+        assert take(parts[first + 1], target).plan is not None
+        assert published(target) == [NORTH.id, SOUTH.id]
 
     def test_two_at_once_wait_for_each_other(self, parts: list[bytes], tmp_path: Path) -> None:
         target = tmp_path / "target"
