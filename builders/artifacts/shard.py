@@ -91,7 +91,7 @@ class BuiltShard:
 
     def entries(self) -> Iterator[Entry]:
         if self.size > EMPTY_SIZE:
-            meta = {"dim": self.dim, "dtype": self.task.set.dtype, "rows": len(self.origins)}
+            meta = {"dim": self.dim, "dtype": self.task.set.dtype, "rows": len(self.origins), **self.task.rows.meta()}
             yield Entry(self.task.name, self.id, self.size, self.task.recipe.key, meta)
 
 

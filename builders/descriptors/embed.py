@@ -37,6 +37,7 @@ from builders.descriptors.decoding import BadTile, resized, tile_image
 from builders.descriptors.network import Network, out_of_memory
 from builders.descriptors.preprocess import MAX_SIDE, Preprocess
 from builders.descriptors.shard import Descriptors
+from builders.engines.providers import CPU, Device
 from builders.extras import import_onnxruntime
 from builders.grid.tiles import tile_from_id, tile_xy
 from builders.grid.views import View
@@ -57,8 +58,8 @@ Normalise: TypeAlias = Literal["none", "l2"]
 class Description:
     """How the views of a descriptor set are described: picklable, and all that a worker needs beside the tiles.
 
-    `model`, `output`, `preprocess`, `batch` and `pool` are those of `Network`. The tiles of `view` have `tile_size`
-    pixels a side. With `normalise` "l2" each row is divided by its length."""
+    `model`, `output`, `preprocess`, `batch`, `pool` and `device` are those of `Network`. The tiles of `view` have
+    `tile_size` pixels a side. With `normalise` "l2" each row is divided by its length."""
 
     model: bytes | Path
     output: str
@@ -68,6 +69,7 @@ class Description:
     tile_size: int = 256
     normalise: Normalise = "none"
     pool: str = "none"
+    device: Device = CPU
 
     def __post_init__(self) -> None:
         if not 1 <= self.tile_size <= MAX_SIDE:
@@ -118,7 +120,12 @@ class Embedder:
     def __init__(self, description: Description) -> None:
         self.description = description
         self.network = Network(
-            description.model, description.output, description.preprocess, description.batch, description.pool
+            description.model,
+            description.output,
+            description.preprocess,
+            description.batch,
+            description.pool,
+            description.device,
         )
 
     def embed(
