@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from builders.descriptors.shard import Shard, read_shard
@@ -79,3 +80,58 @@ def test_rows_of_any_arithmetic_are_shared(desk: Desk) -> None:
     before = map_of(desk)[0]
     desk.built(desk.write_mission("left", **SMALL, of_set='numeric = "any"'))
     assert map_of(desk)[0] == before
+
+
+def mixed(desk: Desk, **changes: Any) -> Path:
+    """A mission with a network whose pooling OpenVINO lacks, which ONNX Runtime therefore gives to the CPU."""
+    model = onnx.load(desk.folder / "embedder.onnx")
+    pool = next(node for node in model.graph.node if node.op_type == "AveragePool")
+    pool.op_type = "LpPool"
+    onnx.save(model, desk.folder / "mixed.onnx")
+    return desk.write_mission("left", **SMALL, model=Path("mixed.onnx"), **changes)
+
+
+def test_operators_that_openvino_lacks_are_refused_unless_any_arithmetic_will_do(desk: Desk) -> None:
+    mission = mixed(desk, of_set='device = "openvino"')
+    ran = build(desk, mission)
+    assert ran.returncode == 2, ran.stdout
+    assert f"{mission}: descriptors[0]: the provider 'openvino' lacks operators of the model" in ran.stderr
+    assert "LpPool (CPU)" in ran.stderr
+    assert 'set numeric = "any" or device = "cpu"' in ran.stderr
+    assert built(desk, mixed(desk, of_set='device = "openvino"\nnumeric = "any"'))["outcome"] == "built"
+    assert map_of(desk)[0]["meta"]["numeric"] == "any"
+    assert desk.built(mixed(desk, of_set='device = "cpu"'))["outcome"] == "built"
+
+
+NETWORK = """
+import sys
+import numpy as np
+import onnx
+from builders.descriptors.network import Network
+from builders.descriptors.preprocess import Preprocess
+from builders.engines import providers
+from store.errors import FlightbagError
+
+model = open(sys.argv[1], "rb").read()
+for options in ({"device_type": "CPU", "precision": "FP16"}, {"device_type": "GPU"}, {"device_type": "NOSUCH"}):
+    for numeric in ("exact", "any"):
+        providers._OPTIONS["openvino"] = options
+        providers._EXACT["openvino"] = providers._Exact(options, lambda: "x86_64")
+        providers.device_of.cache_clear()
+        try:
+            Network(model, "descriptor", Preprocess((64, 64)), 4, device=providers.device_of("openvino", numeric))
+        except FlightbagError as error:
+            print(error.kind, error.message)
+        else:
+            print("a network")
+"""
+
+
+def test_a_provider_that_silently_gives_way_to_the_cpu_gives_no_network(desk: Desk) -> None:
+    """The real library: it refuses a precision or a device in a log, and makes a session that runs on the CPU alone;
+    with a device that it does not know it even names the provider."""
+    said = runtimes.python(runtimes.OPENVINO, "-c", NETWORK, str(desk.folder / "embedder.onnx")).splitlines()
+    assert len(said) == 6
+    assert all("cannot be made on this machine" in line for line in said[:4]), said
+    assert all(line.startswith("no-device") for line in said), said
+    assert all("ran no operator of the model" in line for line in said[4:]), said
