@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ from store.errors import FlightbagError, Invalid, Unavailable
 # Each worker holds the activations of a batch of its own: four keep a large machine busy, because they share out the
 # session's threads, and bound the memory.
 MAX_WORKERS = 4
+# Another device runs one batch after the other, and so many workers decode for it.
+MAX_DECODERS = 16
 # Half precision is float32 by now (`graph.widen_half`).
 INPUT_DTYPES = ("float32", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 
@@ -65,7 +67,8 @@ class Network:
             raise Invalid(f"a batch has at least 1 image, not {batch}")
         ort = import_onnxruntime()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.workers = min(cores, MAX_WORKERS)
+        self.workers = min(cores, MAX_WORKERS if device.is_cpu else MAX_DECODERS)
+        self._turns = Semaphore(self.workers if device.is_cpu else 1)
         options = ort.SessionOptions()
         options.intra_op_num_threads = cores - self.workers + 1
         # Threads that wait by spinning would take the cores from the decoders.
@@ -112,7 +115,8 @@ class Network:
         """Return float32 [n, d] of one run. Raise MemoryError where memory ran out, however ONNX Runtime words it."""
         try:
             feeds = {self._input: images.astype(self._dtype, copy=False)}
-            output: Any = self.session.run([self.output], feeds, options)[0]
+            with self._turns:
+                output: Any = self.session.run([self.output], feeds, options)[0]
         except ort_failures() as error:
             if _is_memory(error):
                 raise MemoryError(str(error)) from error
