@@ -1,7 +1,7 @@
 """The map: how fast descriptors are built, how it grows to a country, what a search finds and what it costs.
 
-    throughput   describing with reading and decoding, beside the bare session over ready tensors, and decoding alone; by
-                 provider of ONNX Runtime, OpenVINO in an environment of its own
+    throughput   describing with reading and decoding, beside the bare session over ready tensors, and decoding alone;
+                 by provider of ONNX Runtime, OpenVINO in an environment of its own
     country      plan, build, unchanged build and verify of 10,000 to 1,000,000 synthetic tiles
     recall       real imagery: each perturbation and the other date; exact, IVF and HNSW
     search       exact search over 1,000,000 x 512 float16
@@ -116,8 +116,8 @@ def throughput(folder: Path, *, small: bool) -> dict[str, Any]:
 
 
 def embed(folder: Path, way: str, provider: str, batch: int, *, small: bool) -> dict[str, float]:
-    """Tiles a second of one way, and the time of a core for each. The bare session is fed tensors that are ready, on all
-    cores."""
+    """Tiles a second of one way, and the time of a core for each. The bare session is fed tensors that are ready, on
+    all cores."""
     tiles, model, side, zoom = imagery(folder, small=small)
     with MBTilesSource(Database(tiles), Extent((0, 0, 1, 1), ()), "tms") as source:
         with closing(sqlite3.connect(tiles)) as db:
