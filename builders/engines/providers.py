@@ -185,8 +185,10 @@ def open_session(device: Device, model: bytes | str, options: Any) -> Any:
             f"this machine describes in the arithmetic {here}, the build key names {device.numeric}",
             remedy='describe on a machine of that class, or set numeric = "any"',
         )
-    # `enable_fallback`: by default the library goes on with the CPU alone where a provider fails.
+    # By default the library goes on with the CPU alone where a provider fails, now or in a run. Before version 1.24 it
+    # knows the argument not, and the look at its providers finds that it did.
     session = library.InferenceSession(model, options, providers=providing, enable_fallback=0)
+    session.disable_fallback()
     if not device.is_cpu and session.get_providers()[0] != providing[0][0]:
         raise failure(
             "no-device",

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from builders.engines import providers
 from builders.engines.providers import CPU, Device, capability, device_of, open_session, operators, require_provider
@@ -237,3 +238,22 @@ def test_the_profile_has_a_bound(monkeypatch: pytest.MonkeyPatch, profile: bytes
     monkeypatch.setattr(providers, "_MAX_PROFILE", len(profile) - 1)
     with pytest.raises(Unavailable, match="more than"):
         operators(profile, OWN)
+
+
+def test_a_provider_that_fails_in_a_run_is_an_error_and_not_the_cpu() -> None:
+    class Failing:
+        """The inner session, but for its runs."""
+
+        def __init__(self, inner: Any) -> None:
+            self._inner = inner
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+        def run(self, *_: Any) -> Any:
+            raise state.EPFail("the device is gone")
+
+    session = open_session(CPU, small_network().SerializeToString(), options())
+    session._sess = Failing(session._sess)
+    with pytest.raises(state.EPFail, match="gone"):
+        session.run(["descriptor"], {"image": np.zeros((1, 3, 16, 16), np.float32)})
