@@ -74,3 +74,17 @@ def test_any_arithmetic_is_in_the_keys_and_goes_with_the_description(desk: Desk,
             assert context.description(set_, context.view(set_, 15)).device.numeric == rows.numeric
             keys.append(rows.shard(15, b"").key)
     assert len(set(keys)) == 2
+
+
+@pytest.mark.parametrize(
+    ("device", "batch", "runs"), [("cpu", "N", 4), ("openvino", "N", 32), ("openvino", 2, 1), ("cpu", 2, 1)]
+)
+def test_the_batch_follows_the_device(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, batch: str | int, runs: int
+) -> None:
+    """`max` is 32, `opt` is 8; a model with a fixed batch has neither, and runs on that many."""
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["OpenVINOExecutionProvider"])
+    mission = desk.write_mission("far", of_set=f'device = "{device}"\nnumeric = "any"', batch=batch)
+    with open_context(mission, None, tmp_path) as context:
+        set_ = context.mission.descriptors[0]
+        assert context.description(set_, context.view(set_, 15)).batch == runs
