@@ -24,6 +24,7 @@ from store.trust.review import signing_code
 from tools import (
     aircraft,
     engines,
+    example,
     fsck,
     keyfiles,
     missions,
@@ -353,6 +354,7 @@ def show(
     return OK
 
 
+app.command("example")(example.run)
 app.command("sync")(sync.run)
 app.command("withdraw")(withdraw.mission)
 app.command("fsck")(fsck.run)
