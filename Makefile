@@ -31,7 +31,7 @@ test-oldest: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.oldest -n 2 -q tests
 
 # On each other Python that is on the path or among those of pyenv: what flies on 3.10, everything on 3.12 to 3.14. Notes
-# the counts that README shows. `make test` runs a part of the first.
+# the counts that docs/support.md shows. `make test` runs a part of the first.
 test-pythons: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.pythons
 

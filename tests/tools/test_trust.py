@@ -1,6 +1,6 @@
 """Who may send an aircraft up, and with what: the trust commands as three operators and one aircraft live them.
 
-The same story is told in README.
+docs/tutorials/three-operators.md tells the same story.
 """
 
 from __future__ import annotations
