@@ -7,15 +7,20 @@ import re
 import shutil
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from builders.engines import onnxruntime as onnxruntime_backend
+from builders.engines.onnxruntime import OnnxRuntimeBackend
 from tests.support.commands import flightbag
 from tests.support.here import confine_here
-from tests.support.pages import Reader, blocks
+from tests.support.pages import Machine, Reader, blocks
 from tests.support.release import REPOSITORY
+from tests.support.s3 import Server
+from tests.support.sshd import needs_sshd, running
 
 README = REPOSITORY / "README.md"
 EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -37,7 +42,12 @@ def nothing(args: list[str]) -> None:
     """It changes the shell of the reader, or is a program of others that may be absent."""
 
 
-ELSEWHERE = {"pip": installs, ".venv/bin/pip": installs, "make": makes, "python3": nothing, "export": nothing}
+ELSEWHERE = {
+    "pip": installs,
+    ".venv/bin/pip": installs,
+    "make": makes,
+    **dict.fromkeys(("python3", "export", "aws", "git"), nothing),
+}
 
 
 @pytest.fixture
@@ -87,9 +97,9 @@ def places(folder: Path) -> dict[str, str]:
     return {path: str(folder / name) for path, name in names.items()}
 
 
-def read(page: str, desk: Path, *, skip: int = 0, **more: str) -> Reader:
+def read(page: str, desk: Path, *, skip: int = 0, machine: Machine = nullcontext, **more: str) -> Reader:
     """Read a page but for its first blocks; `more` are further names that are others here."""
-    reader = Reader({**more, **places(desk)}, ELSEWHERE)
+    reader = Reader({**more, **places(desk)}, ELSEWHERE, machine=machine)
     for block in blocks(REPOSITORY / "docs" / page)[skip:]:
         reader.run(block)
     return reader
@@ -130,3 +140,64 @@ def test_three_operators(example: tuple[Path, ...], here: pytest.MonkeyPatch, tm
         shutil.copy(path, tmp_path)
     (tmp_path / "stick-1").mkdir()
     read("tutorials/three-operators.md", tmp_path)
+
+
+def test_engines_elsewhere(desk: Path, here: pytest.MonkeyPatch) -> None:
+    """The ground takes its CPU for another; so an engine that is tied to a CPU is one for the device, this machine."""
+    file = desk / "cpuinfo"
+    file.write_text("flags : fpu sse sse2 avx\nFeatures : fp\n")
+    mission = (
+        (desk / "ridge.toml").read_text().replace('host = "auto"', f'host = "{OnnxRuntimeBackend().describe_host()}"')
+    )
+    (desk / "ridge.toml").write_text(mission.replace('"fp32"\n', '"fp32"\nmode = "fast"\n'))
+
+    @contextmanager
+    def machine(name: str) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            if name != "orin":
+                patch.setattr(onnxruntime_backend, "CPU_FILE", file)
+            yield
+
+    read("tutorials/engines-elsewhere.md", desk, machine=machine)
+    assert os.listdir(desk / "ground/results")
+
+
+def test_engines(desk: Path) -> None:
+    read("engines.md", desk)
+
+
+def test_maps(desk: Path) -> None:
+    read("maps.md", desk)
+
+
+@pytest.fixture
+def bucket(storage: Server, here: pytest.MonkeyPatch) -> None:
+    """The storage is the one of the tests: its credentials, and a bucket of the name that the pages have."""
+    for name, value in storage.environment.items():
+        here.setenv(name, value)
+
+
+def test_buckets(desk: Path, bucket: None) -> None:
+    read("buckets.md", desk, **{"s3://fleet/north": "s3://fleet/page"})
+
+
+def test_a_fleet_and_its_bucket(desk: Path, bucket: None) -> None:
+    (desk / "fleet.keys").write_text("")
+    read("tutorials/fleet.md", desk, **{"s3://fleet/north": "s3://fleet/tutorial"})
+    assert {*os.listdir(desk / "ground/missions")} == {"ridge", "valley"}
+
+
+def test_packs(desk: Path) -> None:
+    """Pipes are run without a machine in between; the parts are smaller than those of the page."""
+    (desk / "srv").mkdir()
+    others = {"ssh ridge ": "", "/srv/store": "srv/store", "/dev/shm/fifo": "stream", "north-ridge": "ridge"}
+    read("packs.md", desk, **others, **{"700MB": "108kB"})
+    assert (desk / "bag.3-of-3.tar").is_file()
+
+
+@needs_sshd
+def test_ssh(desk: Path, here: pytest.MonkeyPatch) -> None:
+    (desk / "srv").mkdir()
+    with running(desk / "sshd") as server:
+        here.setenv("PATH", server.path)
+        read("ssh.md", desk, **{"crew@hangar:": "hangar:", "/srv/store": str(desk / "srv/store")})

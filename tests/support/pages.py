@@ -12,7 +12,8 @@ import re
 import shlex
 import subprocess
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ _PROMPT = re.compile(r"(?:([a-z]+)\$|\$) +(.*)", re.DOTALL)
 # What a shell does with a line; other lines run in this process.
 _SHELL = re.compile(r"[|<>;&`*]|\$")
 _LOOP = re.compile(r"for ([a-z]+) in ([^;]*); do ([^;]*); done")
+# Makes this machine the one that a prompt names.
+Machine = Callable[[str], AbstractContextManager[Any]]
 PROGRAMS = {"flightbag": (), "store-fsck": ("fsck",)}
 
 
@@ -88,6 +91,7 @@ class Reader:
     # Programs of a page that are not run, each with what is checked in their place.
     elsewhere: Mapping[str, Any] = field(default_factory=dict)
     names: dict[str, Any] = field(default_factory=dict)
+    machine: Machine = nullcontext
 
     def here(self, text: str) -> str:
         for word, place in self.places.items():
@@ -117,7 +121,8 @@ class Reader:
         else:
             each = line.split(" && ")
         for one in each:
-            self._type(step, one)
+            with self.machine(step.machine):
+                self._type(step, one)
 
     def _type(self, step: Step, line: str) -> None:
         program, *args = shlex.split(line)
