@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import tomllib
@@ -11,7 +12,9 @@ from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from builders.engines import onnxruntime as onnxruntime_backend
 from builders.engines.onnxruntime import OnnxRuntimeBackend
@@ -21,6 +24,7 @@ from tests.support.pages import Machine, Reader, blocks
 from tests.support.release import REPOSITORY
 from tests.support.s3 import Server
 from tests.support.sshd import needs_sshd, running
+from tools import keyfiles
 
 README = REPOSITORY / "README.md"
 EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -86,20 +90,27 @@ def desk(first: Path, tmp_path: Path, here: pytest.MonkeyPatch) -> Path:
     return tmp_path / "first"
 
 
+HOST = f"cpu-{platform.machine()}"
+
+
 def places(folder: Path) -> dict[str, str]:
-    """The absolute paths of the pages, here."""
-    names = {
-        "/media/stick": "stick-1",
-        "/media/second": "stick-2",
-        "/var/lib/flightbag": "state",
-        "/data/store": "stick",
-    }
-    return {path: str(folder / name) for path, name in names.items()}
+    """The absolute paths of the pages and their host classes, here."""
+    named = {"/media/stick": "stick-1", "/media/second": "stick-2", "/var/lib/flightbag": "state"}
+    hosts = {"cpu-x86_64-avx2+ort-1.32.0": HOST, "cpu-aarch64+ort-1.32.0": HOST}
+    return {**hosts, **{path: str(folder / name) for path, name in named.items()}}
 
 
-def read(page: str, desk: Path, *, skip: int = 0, machine: Machine = nullcontext, **more: str) -> Reader:
-    """Read a page but for its first blocks; `more` are further names that are others here."""
-    reader = Reader({**more, **places(desk)}, ELSEWHERE, machine=machine)
+def read(
+    page: str,
+    desk: Path,
+    names: dict[str, object] | None = None,
+    *,
+    skip: int = 0,
+    machine: Machine = nullcontext,
+    **more: str,
+) -> Reader:
+    """Read a page but for its first blocks. Its Python has `names`; `more` are further names that are others here."""
+    reader = Reader({**more, **places(desk)}, ELSEWHERE, names or {}, machine)
     for block in blocks(REPOSITORY / "docs" / page)[skip:]:
         reader.run(block)
     return reader
@@ -121,7 +132,7 @@ def test_aircraft(desk: Path) -> None:
 def test_time(desk: Path) -> None:
     """The drill is lived by tests/tools/test_takeoff_time.py, with a clock that is ahead."""
     root = ("--trust", desk / "pinned.root.cbor")
-    assert flightbag("aircraft", "enrol", desk / "state", "--id", "uav-07", "--host", "cpu", *root).status == 0
+    assert flightbag("aircraft", "enrol", desk / "state", "--id", "uav-07", "--host", HOST, *root).status == 0
     read("time.md", desk, **{"2026-11-23T06:00:00Z": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"})
 
 
@@ -202,3 +213,16 @@ def test_ssh(desk: Path, here: pytest.MonkeyPatch) -> None:
     with running(desk / "sshd") as server:
         here.setenv("PATH", server.path)
         read("ssh.md", desk, **{"crew@hangar:": "hangar:", "/srv/store": str(desk / "srv/store")})
+
+
+def test_onboard(desk: Path) -> None:
+    root = ("--trust", "pinned.root.cbor")
+    assert flightbag("aircraft", "enrol", desk / "state", "--id", "uav-07", "--host", HOST, *root).status == 0
+    frame = np.asarray(Image.open("frame.jpg").resize((640, 640)))
+    named = {"north-ridge": "ridge", "place-embedder": "embedder", "zoom=17": "zoom=16", "/etc/flightbag/": ""}
+    folders = {"/data/store": str(desk / "stick"), "/var/cache/flightbag": str(desk / "cache")}
+    names = {"frame": frame, "key": keyfiles.key_of(desk / "planner.key", lambda _: b"")}
+    reader = read("onboard.md", desk, names, **named, **folders)
+    assert reader.names["verdict"].go
+    assert reader.names["located"].matches
+    assert reader.names["report"].outcome == "unchanged"
