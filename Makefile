@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-oldest test-pythons test-aarch64 check drill fuzz mutate bench lock dist fix clean
+.PHONY: demo test test-oldest test-pythons test-aarch64 check drill fuzz mutate bench reference lock dist fix clean
 .DEFAULT_GOAL := test
 
 # The stamp is newer than pyproject.toml exactly when the environment holds what that file asks for.
@@ -72,6 +72,10 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench orthophotos
 	$(BIN)/python -m tests.bench recall
 	$(BIN)/python -m tests.bench search
+
+# The pages that are made from the program: docs/commands.md and docs/mission-file.md.
+reference: $(VENV)/.stamp
+	$(BIN)/python -m tests.support.reference
 
 # Pins what flies, with hashes, at the newest versions that pyproject.toml allows: docs/install.
 lock: $(VENV)/.stamp

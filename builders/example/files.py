@@ -68,6 +68,11 @@ path = "camera.yaml"
 """
 
 
+def mission_text(name: str, bbox: tuple[float, float, float, float]) -> str:
+    """Return the text of a mission file over the example's files. `bbox` is in degrees."""
+    return _MISSION.format(name=name, bbox=list(bbox), zooms=list(ZOOMS))
+
+
 def write_example(folder: Path) -> tuple[str, ...]:
     """Write the example into a folder that does not exist yet or is empty, and return the names of its files.
 
@@ -86,8 +91,7 @@ def write_example(folder: Path) -> tuple[str, ...]:
         write_backbone(folder / "embedder.onnx")
         (folder / "camera.yaml").write_text("fx: 712.4\nfy: 712.9\ncx: 319.5\ncy: 239.5\n")
         for name, bbox in (("ridge", RIDGE), ("valley", VALLEY)):
-            text = _MISSION.format(name=name, bbox=list(bbox), zooms=list(ZOOMS))
-            (folder / f"{name}.toml").write_text(text)
+            (folder / f"{name}.toml").write_text(mission_text(name, bbox))
         Image.fromarray((render(FRAME) * 0.9).astype(np.uint8)).save(folder / "frame.jpg")
         return tuple(sorted(os.listdir(folder)))
     except (OSError, sqlite3.Error) as error:

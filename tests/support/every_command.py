@@ -255,7 +255,12 @@ def use(name: str, desk: Desk) -> Ran:
 
 def every_command() -> set[str]:
     """What the two programs offer: the full name of each command of `flightbag`, and `store-fsck`."""
-    return {*_commands(get_command(app), ""), STORE_FSCK}
+    return {*_commands(program_tree(), ""), STORE_FSCK}
+
+
+def program_tree() -> Any:
+    """The commands of `flightbag`, as click has them."""
+    return get_command(app)
 
 
 def _commands(command: Any, path: str) -> Iterator[str]:
