@@ -226,3 +226,8 @@ def test_onboard(desk: Path) -> None:
     assert reader.names["verdict"].go
     assert reader.names["located"].matches
     assert reader.names["report"].outcome == "unchanged"
+
+
+def test_audit(desk: Path) -> None:
+    assert flightbag("sync", "ground", desk / "stick-1/store").status == 0
+    read("audit.md", desk)
