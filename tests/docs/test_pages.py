@@ -20,7 +20,7 @@ from builders.engines import onnxruntime as onnxruntime_backend
 from builders.engines.onnxruntime import OnnxRuntimeBackend
 from tests.support.commands import flightbag
 from tests.support.here import confine_here
-from tests.support.pages import Machine, Reader, blocks
+from tests.support.pages import LANGUAGES, PAGES, Machine, Reader, blocks
 from tests.support.release import REPOSITORY
 from tests.support.s3 import Server
 from tests.support.sshd import needs_sshd, running
@@ -231,3 +231,61 @@ def test_onboard(desk: Path) -> None:
 def test_audit(desk: Path) -> None:
     assert flightbag("sync", "ground", desk / "stick-1/store").status == 0
     read("audit.md", desk)
+
+
+def test_contributing(here: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    reader = Reader(places(tmp_path), ELSEWHERE)
+    for page in ("CONTRIBUTING.md", "docs/support.md"):
+        reader.read(REPOSITORY / page)
+
+
+def slug(heading: str) -> str:
+    """The anchor that a forge makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def anchors(page: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Within the repository; of other links, that they are https."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if ":" in target:
+            assert target.startswith("https://"), target
+            continue
+        name, _, anchor = target.partition("#")
+        other = (page.parent / name).resolve() if name else page
+        assert other.is_relative_to(REPOSITORY), target
+        assert other.exists(), target
+        assert not anchor or anchor in anchors(other), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_every_block_has_a_language(page: Path) -> None:
+    for block in blocks(page):
+        assert block.language in LANGUAGES, block
+        assert block.language != "text" or not re.match(r"(\w*\$ |flightbag )", block.text) or page == README, block
+
+
+def test_every_page_is_reached_from_readme() -> None:
+    reached, ahead = {README}, [README]
+    while ahead:
+        page = ahead.pop()
+        for target in re.findall(r"\]\(([^)#\s]+\.md)", page.read_text()):
+            other = (page.parent / target).resolve()
+            if other not in reached and other.is_relative_to(REPOSITORY):
+                reached.add(other)
+                ahead.append(other)
+    assert {*PAGES} - reached == set()
+
+
+def test_every_decision_is_listed_by_its_title() -> None:
+    folder = REPOSITORY / "store/decisions"
+    listed = re.findall(r"^\| \[(\d+)\]\(([^)]+)\) \| (.+) \|$", (folder / "README.md").read_text(), re.MULTILINE)
+    records = sorted(path for path in folder.glob("[0-9]*.md"))
+    assert [(f"# {number} {title}", name) for number, name, title in listed] == [
+        (path.read_text().splitlines()[0], path.name) for path in records
+    ]
