@@ -15,9 +15,12 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from builders.example.files import RIDGE, mission_text
+from builders.mission.schema import MissionFile
 from tests.support.commands import BIN, code_of, flightbag
 from tests.support.release import REPOSITORY
 
@@ -110,9 +113,22 @@ class Reader:
         elif block.language == "python":
             exec(compile(self.here(block.text), str(block), "exec"), self.names)
         elif block.language == "toml":
-            tomllib.loads(block.text)
+            self.check(tomllib.loads(block.text, parse_float=Decimal))
         else:
             assert block.language in LANGUAGES, f"{block}: a block needs one of the languages {', '.join(LANGUAGES)}"
+
+    def check(self, part: dict[str, Any]) -> None:
+        """A part of a mission file fits into the example."""
+        whole = tomllib.loads(mission_text("ridge", RIDGE), parse_float=Decimal)
+        for name, given in part.items():
+            match whole.get(name), given:
+                case [dict(), *_] as tables, [one] if isinstance(tables, list):
+                    tables[0] |= one
+                case dict() as table, dict():
+                    table |= given
+                case _:
+                    whole[name] = given
+        MissionFile.model_validate(whole, context={"folder": REPOSITORY})
 
     def type(self, step: Step) -> None:
         line = self.here(step.line)
