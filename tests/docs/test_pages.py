@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,8 +22,9 @@ from PIL import Image
 from builders.engines import onnxruntime as onnxruntime_backend
 from builders.engines.onnxruntime import OnnxRuntimeBackend
 from tests.support.commands import flightbag
+from tests.support.every_command import program_tree
 from tests.support.here import confine_here
-from tests.support.pages import LANGUAGES, PAGES, Machine, Reader, blocks
+from tests.support.pages import LANGUAGES, PAGES, PROGRAMS, Machine, Reader, blocks, steps
 from tests.support.release import REPOSITORY
 from tests.support.s3 import Server
 from tests.support.sshd import needs_sshd, running
@@ -146,9 +150,17 @@ def test_a_first_mission(here: pytest.MonkeyPatch, tmp_path: Path) -> None:
     read("tutorials/first-mission.md", tmp_path)
 
 
+def unmeasured(mission: Path) -> None:
+    """Leave out the recall, which takes most of the time of a small build."""
+    text = re.sub(r"\[quality\].*?\n\n", "[quality]\nsample = 0\n\n", mission.read_text(), flags=re.DOTALL)
+    assert "sample = 0" in text
+    mission.write_text(text)
+
+
 def test_three_operators(example: tuple[Path, ...], here: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for path in example:
         shutil.copy(path, tmp_path)
+    unmeasured(tmp_path / "ridge.toml")
     (tmp_path / "stick-1").mkdir()
     read("tutorials/three-operators.md", tmp_path)
 
@@ -157,6 +169,7 @@ def test_engines_elsewhere(desk: Path, here: pytest.MonkeyPatch) -> None:
     """The ground takes its CPU for another; so an engine that is tied to a CPU is one for the device, this machine."""
     file = desk / "cpuinfo"
     file.write_text("flags : fpu sse sse2 avx\nFeatures : fp\n")
+    unmeasured(desk / "ridge.toml")
     mission = (
         (desk / "ridge.toml").read_text().replace('host = "auto"', f'host = "{OnnxRuntimeBackend().describe_host()}"')
     )
@@ -194,6 +207,7 @@ def test_buckets(desk: Path, bucket: None) -> None:
 
 def test_a_fleet_and_its_bucket(desk: Path, bucket: None) -> None:
     (desk / "fleet.keys").write_text("")
+    unmeasured(desk / "valley.toml")
     read("tutorials/fleet.md", desk, **{"s3://fleet/north": "s3://fleet/tutorial"})
     assert {*os.listdir(desk / "ground/missions")} == {"ridge", "valley"}
 
@@ -289,3 +303,53 @@ def test_every_decision_is_listed_by_its_title() -> None:
     assert [(f"# {number} {title}", name) for number, name, title in listed] == [
         (path.read_text().splitlines()[0], path.name) for path in records
     ]
+
+
+# Pages whose commands need more than a folder: the tests of their subjects run them, and here the program accepts them.
+ONLY_ACCEPTED = ("cache.md", "cluster.md", "descriptors.md", "report.md", "scale.md")
+
+
+def test_every_page_with_commands_is_read_here() -> None:
+    read_here = {*re.findall(r'"([\w/-]+\.md)"', Path(__file__).read_text())}
+    for page in PAGES:
+        if any(block.language in ("console", "python") for block in blocks(page)):
+            name = page.relative_to(REPOSITORY).as_posix()
+            assert name.removeprefix("docs/") in read_here or name in read_here, name
+
+
+def accepted(args: list[str]) -> None:
+    """Raises unless the program takes these arguments."""
+    command = program_tree()
+    while args and hasattr(command, "commands"):
+        assert args[0] in command.commands, f"there is no command {args[0]}"
+        command, args = command.commands[args[0]], args[1:]
+    command.make_context("flightbag", args)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_every_command_line_is_one_of_the_program(page: Path) -> None:
+    for block in blocks(page):
+        for step in steps(block) if block.language == "console" else ():
+            for line in re.split(r" && | \| |; do ", step.line.removesuffix("; done")):
+                if not any(program in line for program in PROGRAMS):
+                    continue
+                words = shlex.split(line)
+                words = words[2:] if words[0] == "ssh" else words  # ssh HOST COMMAND
+                if (name := Path(words[0]).name) in PROGRAMS:
+                    accepted([*PROGRAMS[name], *words[1:]])
+
+
+@pytest.mark.skipif(not os.environ.get("FLIGHTBAG_DRILL"), reason="runs the demo, half a minute: FLIGHTBAG_DRILL=1")
+def test_readme_shows_what_the_demo_prints(tmp_path: Path) -> None:
+    """But for ids, codes and sizes that differ from run to run."""
+    command = [sys.executable, "-m", "tests.support.demo"]
+    ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=True)
+
+    def shapes(text: str) -> list[str]:
+        varying = r"objects/\S+|\b[0-9A-Z]{5}-[0-9A-Z]{5}\b|\b[0-9.]+ kB"
+        return [re.sub(varying, "…", line) for line in text.splitlines() if line]
+
+    [shown] = [block for block in blocks(README) if block.text.startswith("$ flightbag verify")]
+    printed = iter(shapes(ran.stdout))
+    missing = [line for line in shapes(shown.text) if line not in printed]  # in their order
+    assert missing == []
