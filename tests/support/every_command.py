@@ -6,6 +6,7 @@ a new command needs a use.
 
 from __future__ import annotations
 
+import functools
 import platform
 import shutil
 import time
@@ -258,6 +259,7 @@ def every_command() -> set[str]:
     return {*_commands(program_tree(), ""), STORE_FSCK}
 
 
+@functools.cache
 def program_tree() -> Any:
     """The commands of `flightbag`, as click has them."""
     return get_command(app)
