@@ -24,7 +24,7 @@ from builders.engines.onnxruntime import OnnxRuntimeBackend
 from tests.support.commands import flightbag
 from tests.support.every_command import program_tree
 from tests.support.here import confine_here
-from tests.support.pages import LANGUAGES, PAGES, PROGRAMS, Machine, Reader, blocks, steps
+from tests.support.pages import LANGUAGES, PAGES, PROGRAMS, Block, Machine, Reader, blocks, steps
 from tests.support.release import REPOSITORY
 from tests.support.s3 import Server
 from tests.support.sshd import needs_sshd, running
@@ -54,7 +54,7 @@ ELSEWHERE = {
     "pip": installs,
     ".venv/bin/pip": installs,
     "make": makes,
-    **dict.fromkeys(("python3", "export", "aws", "git"), nothing),
+    **dict.fromkeys(("python3", "export", "aws"), nothing),
 }
 
 
@@ -303,6 +303,27 @@ def test_every_decision_is_listed_by_its_title() -> None:
     assert [(f"# {number} {title}", name) for number, name, title in listed] == [
         (path.read_text().splitlines()[0], path.name) for path in records
     ]
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("console", "$ flightbag ls nowhere"),
+        ("console", "$ flightbag nonsense"),
+        ("console", "$ flightbag example new      # NO-GO"),
+        ("console", "$ flightbag ls nowhere       # NO-GO"),
+        ("console", "$ false"),
+        ("console", "$ pip install '.[nonsense]'"),
+        ("console", "$ make nonsense"),
+        ("python", "raise AssertionError"),
+        ("toml", "[mission]\nnonsense = 1"),
+        ("toml", "[[tiles]]\nzooms = [16, 15]"),
+        ("", "$ flightbag ls nowhere"),
+    ],
+)
+def test_a_block_that_is_wrong_is_noticed(here: pytest.MonkeyPatch, language: str, text: str) -> None:
+    with pytest.raises((AssertionError, ValueError)):
+        Reader({}, ELSEWHERE).run(Block(README, 1, language, f"{text}\n"))
 
 
 # Pages whose commands need more than a folder: the tests of their subjects run them, and here the program accepts them.

@@ -1,8 +1,8 @@
 """The pages that users read, and the fenced blocks in them, run as a reader would.
 
 A block is run by its language: `console` (commands, after `$` or the name of a machine and `$`), `python`, `toml` (a
-part of a mission file). `text` is output or a drawing. A command whose comment has the word NO-GO ends
-with 1, one whose comment says `status N` with N, any other with 0.
+part of a mission file). `text` is output or a drawing. A command whose comment has the word NO-GO says so and
+ends with 1, one whose comment says `status N` ends with N, any other with 0.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LANGUAGES = ("console", "python", "toml", "text", "mermaid")
 _FENCE = re.compile(r"^( *)```(\S*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 _PROMPT = re.compile(r"(?:([a-z]+)\$|\$) +(.*)", re.DOTALL)
 # What a shell does with a line; other lines run in this process.
-_SHELL = re.compile(r"[|<>;&`*]|\$")
+_SHELL = re.compile(r"[|<>;&`*$]")
 _LOOP = re.compile(r"for ([a-z]+) in ([^;]*); do ([^;]*); done")
 # Makes this machine the one that a prompt names.
 Machine = Callable[[str], AbstractContextManager[Any]]
@@ -54,16 +54,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Step:
-    """A command line: the machine that its prompt names, "" for none, the words, and the status it ends with."""
+    """A command line: the machine that its prompt names, "" for none, the status it ends with, what it then says."""
 
     block: Block
     machine: str
     line: str
     status: int
-
-    @property
-    def words(self) -> list[str]:
-        return shlex.split(self.line)
+    says: str
 
 
 def blocks(page: Path) -> list[Block]:
@@ -78,8 +75,9 @@ def steps(block: Block) -> Iterator[Step]:
         if line:
             match = _PROMPT.fullmatch(line)
             said = re.search(r"status (\d+)", comment)
-            status = int(said[1]) if said else int("NO-GO" in comment)
-            yield Step(block, (match[1] or "") if match else "", match[2] if match else line, status)
+            says = "NO-GO" if "NO-GO" in comment else ""
+            status = int(said[1]) if said else int(bool(says))
+            yield Step(block, (match[1] or "") if match else "", match[2] if match else line, status, says)
 
 
 @dataclass
@@ -148,7 +146,9 @@ class Reader:
             self.elsewhere[program](args)
         elif program in PROGRAMS and not _SHELL.search(line):
             ran = flightbag(*PROGRAMS[program], *self.typed(args))
-            assert ran.status == step.status, f"{step.block}: {line}\n{ran.out}{ran.err}"
+            said = f"{step.block}: {line}\n{ran.out}{ran.err}"
+            assert ran.status == step.status, said
+            assert step.says in ran.out, said
         else:
             done = subprocess.run(
                 ["/bin/sh", "-ec", f'PATH="{BIN}:$PATH"\n{line}'], capture_output=True, text=True, timeout=120
