@@ -22,7 +22,6 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
 from store.disk.opening import OtherType, open_file, open_or_create, type_name
@@ -125,6 +124,8 @@ class Disk:
 
         The first error is raised when the running tasks have ended; `stop` is called before that wait, to shorten it.
         """
+        from concurrent.futures import ThreadPoolExecutor, as_completed  # not above: it loads logging
+
         pool = ThreadPoolExecutor(threads)
         try:
             futures = [pool.submit(task, item) for item in items]
