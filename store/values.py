@@ -5,8 +5,8 @@
 
 The library compiles six methods for each class, and loads the modules that take functions apart: of the 100 ms of a
 takeoff check in a cold process that was a third. Here `__init__` alone is compiled; the other methods are closures over
-the names of the fields. What no takeoff check loads uses the library. Its functions `replace`, `asdict` and `fields`
-take these values too, and a type checker sees its classes.
+the names of the fields. What is not frozen uses the library. Its functions `replace`, `asdict` and `fields` take these
+values too, and a type checker sees its classes.
 
 Law: a class that is made here and one that the library makes of the same declaration have equal values, order, hashes,
 texts and errors.
@@ -16,20 +16,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 __all__ = ["dataclass", "field", "replace"]
 
 _Class = TypeVar("_Class", bound=type)
 
 
-class _Unprinted:
-    """Stands in the place of the default of a field that `repr` leaves out."""
+_MISSING = object()
 
 
-def _field(*, repr: bool) -> _Unprinted:  # noqa: A002 - the name in the library
+class _Unprinted(NamedTuple):
+    """Stands for a field that `repr` leaves out, and for its default."""
+
+    default: object
+
+
+def _field(*, repr: bool, default: object = _MISSING) -> _Unprinted:  # noqa: A002 - the name in the library
     assert not repr
-    return _Unprinted()
+    return _Unprinted(default)
 
 
 def _replace(value: Any, /, **changes: Any) -> Any:
@@ -51,9 +56,10 @@ def _made(cls: Any, *, slots: bool, order: bool) -> Any:
     declared: dict[str, str] = cls.__annotations__
     names = [name for name, kind in declared.items() if not kind.startswith("InitVar[")]
     given = {name: cls.__dict__[name] for name in declared if name in cls.__dict__}
-    defaults = {name: default for name, default in given.items() if not isinstance(default, _Unprinted)}
+    unprinted = {name: it.default for name, it in given.items() if isinstance(it, _Unprinted)}
+    defaults = {name: it for name, it in (given | unprinted).items() if it is not _MISSING}
     values = _values_of(names)
-    methods = _methods(values, [name for name in names if name in defaults or name not in given])
+    methods = _methods(values, [name for name in names if name not in unprinted])
     if order:
         methods |= _order(values)
     methods["__match_args__"] = tuple(declared)

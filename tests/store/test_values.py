@@ -52,6 +52,7 @@ def of(library: Any) -> tuple[Any, ...]:
         shown: int
         hidden: int = library.field(repr=False)
         made_by: InitVar[object]
+        last: str = library.field(default="", repr=False)
 
         def __post_init__(self, made_by: object) -> None:
             if made_by is not True:
@@ -105,6 +106,7 @@ def test_a_value_of_one_field(value: object) -> None:
         (2, (1, 2, False), {}),
         (2, (1, 2), {}),
         (2, (1, 2, True), {}),
+        (2, (1, 2, True), {"last": "x"}),
     ],
 )
 def test_arguments_and_errors_are_those_of_the_library(number: int, args: Any, named: Any) -> None:
@@ -128,7 +130,7 @@ def test_the_functions_of_the_library_take_these_values() -> None:
     point = OURS[0](1, name="n")
     assert dataclasses.replace(point, y=2) == values.replace(point, y=2) == OURS[0](1, 2, "n")
     assert dataclasses.asdict(point) == {"x": 1, "y": 0, "name": "n"}
-    assert [one.name for one in dataclasses.fields(OURS[2])] == ["shown", "hidden"]
+    assert [one.name for one in dataclasses.fields(OURS[2])] == ["shown", "hidden", "last"]
     for replace in (values.replace, dataclasses.replace):
         with pytest.raises(ValueError, match="x"):
             replace(point, x=-2000)
