@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from builders.extras import require_build_extra
 from tools.arguments import Json, print_lines
+from tools.parameters import Argument
 from tools.status import OK, command, print_json
 
 
 @command
 def run(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A folder that does not exist yet or is empty.", show_default=False)
-    ],
+    folder: Annotated[Path, Argument(metavar="DIR", help="A folder that does not exist yet or is empty.")],
     as_json: Json = False,
 ) -> int:
     """Write an example to try the program with: terrain, a small backbone, a frame, and two mission files that overlap.

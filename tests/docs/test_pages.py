@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,13 +23,13 @@ from PIL import Image
 from builders.engines import onnxruntime as onnxruntime_backend
 from builders.engines.onnxruntime import OnnxRuntimeBackend
 from tests.support.commands import flightbag
-from tests.support.every_command import program_tree
 from tests.support.here import confine_here
 from tests.support.pages import LANGUAGES, PAGES, PROGRAMS, Block, Machine, Reader, blocks, steps
 from tests.support.release import REPOSITORY
 from tests.support.s3 import Server
 from tests.support.sshd import needs_sshd, running
 from tools import keyfiles
+from tools.start import app
 
 README = REPOSITORY / "README.md"
 EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -340,10 +341,11 @@ def test_every_page_with_commands_is_read_here() -> None:
 
 def accepted(args: list[str]) -> None:
     """Raises unless the program takes these arguments."""
-    command = program_tree()
-    while args and hasattr(command, "commands"):
-        assert args[0] in command.commands, f"there is no command {args[0]}"
-        command, args = command.commands[args[0]], args[1:]
+    command: click.Command = app
+    while isinstance(command, click.Group):
+        inner = command.get_command(click.Context(command), args[0])
+        assert inner is not None, f"there is no command {args[0]}"
+        command, args = inner, args[1:]
     command.make_context("flightbag", args)
 
 

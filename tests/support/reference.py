@@ -12,36 +12,32 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from builders.example.files import RIDGE, mission_text
 from builders.mission.schema import MissionFile
-from tests.support.every_command import program_tree
+from tests.support.every_command import commands as every_one
 from tests.support.release import REPOSITORY
+from tools.start import app
 
 MARK = "<!-- `make reference` writes what follows from the program; a test compares. -->\n"
 
 
 def commands() -> str:
     """A table of all commands, and the help of each."""
-    pages = list(_pages(program_tree(), "flightbag", None))
+    pages = [(name, *_help(name, command)) for name, command in sorted(every_one(app))]
     table = "".join(f"| [`{name}`](#{_anchor(name)}) | {_cell(first)} |\n" for name, first, _ in pages)
     body = "".join(f"\n## {name}\n\n```text\n{text.rstrip()}\n```\n" for name, _, text in pages)
     return f"\n## All commands\n\n| command | what it does |\n| --- | --- |\n{table}{body}"
 
 
-def _pages(command: Any, name: str, parent: Any) -> Iterator[tuple[str, str, str]]:
-    """The name of each command, the first sentence of its help, and all of it as the program prints it."""
-    context = command.context_class(command, info_name=name, parent=parent, terminal_width=80, max_content_width=80)
-    inner = getattr(command, "commands", None)
-    if inner is None:
-        full = context.command_path.partition(" ")[2]
-        first = re.split(r"(?<=\.)\s", " ".join(inspect.cleandoc(command.help).split()), maxsplit=1)[0]
-        yield full, first, command.get_help(context)
-        return
-    for each, one in sorted(inner.items()):
-        yield from _pages(one, each, context)
+def _help(name: str, command: click.Command) -> tuple[str, str]:
+    """The first sentence of the help of a command, and all of it as the program prints it."""
+    context = click.Context(command, info_name=f"flightbag {name}", terminal_width=80, max_content_width=80)
+    first = re.split(r"(?<=\.)\s", " ".join(inspect.cleandoc(command.help or "").split()), maxsplit=1)[0]
+    return first, command.get_help(context)
 
 
 def mission_file() -> str:
