@@ -27,7 +27,6 @@ app = Commands(
     "flightbag",
     {
         "init": "tools.cli:init",
-        "example": "tools.example:run",
         "plan": "tools.cli:plan",
         "build": "tools.cli:build",
         "ls": "tools.cli:list_missions",
@@ -55,6 +54,7 @@ app = Commands(
         "quality": "tools.retrieval:quality",
         "pack": "tools.packs:pack_command",
         "unpack": "tools.packs:unpack_command",
+        "example": "tools.example:run",
         "completion": "tools.completion:run",
         "keys": Commands(
             "keys",
