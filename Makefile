@@ -72,6 +72,7 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench orthophotos
 	$(BIN)/python -m tests.bench recall
 	$(BIN)/python -m tests.bench search
+	$(BIN)/python -m tests.bench report
 
 # Pins what flies, with hashes, at the newest versions that pyproject.toml allows: docs/install.
 lock: $(VENV)/.stamp

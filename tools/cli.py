@@ -26,11 +26,13 @@ from tools import (
     engines,
     fsck,
     keyfiles,
+    maps,
     missions,
     packs,
     receipts,
     releases,
     render,
+    report,
     retention,
     retrieval,
     sync,
@@ -363,6 +365,8 @@ receipts.add_to(app)
 aircraft.add_to(app)
 retention.add_to(app)
 missions.add_to(app)
+maps.add_to(app)
+report.add_to(app)
 engines.add_to(app)
 retrieval.add_to(app)
 packs.add_to(app)
