@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -42,15 +43,29 @@ def report(folder: Path, *, small: bool) -> dict[str, Any]:
         store, root = write_map_store(_made(folder / name), map_flight("map", area, (ZOOM,), runs_of(missing)))
         out = folder / f"{name}.html"
         command = (BIN / "flightbag", "report", store, "map", "--trust", root, "-o", out)
-        seconds = statistics.median(run(*command) for _ in range(1 if small else ROUNDS))
+        rounds, before = 1 if small else ROUNDS, _cpu()
+        seconds = statistics.median(run(*command) for _ in range(rounds))
+        cpu = (_cpu() - before) / rounds
         opened = _opened(out)
-        result[name] = {"tiles": len(ids), "seconds": seconds, "bytes": out.stat().st_size, "open_s": opened}
+        result[name] = {
+            "tiles": len(ids),
+            "seconds": seconds,
+            "cpu_s": cpu,
+            "bytes": out.stat().st_size,
+            "open_s": opened,
+        }
         shown = "no browser is installed" if opened is None else f"opened in {opened:.2f} s"
         size = out.stat().st_size / 1e6
         print(
             f"{name:6} {len(ids)} tiles: made in {seconds:.2f} s, process and all; {size:.2f} MB; {shown}", flush=True
         )
     return result
+
+
+def _cpu() -> float:
+    """The seconds of a processor that the processes have had which this one has waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _made(folder: Path) -> Path:

@@ -35,6 +35,10 @@ ELL = Area(
     ),
 )
 
+# What a mission has beside its map.
+FILES = {name: data for name, data in CONTENTS.items() if name.startswith("files/")}
+WITH_ENGINE = {name: data for name, data in CONTENTS.items() if not name.startswith("descriptors/")}
+
 
 def rows_of(view: tuple[int, int] = (1, 1)) -> RowRecipe:
     return RowRecipe("", bytes(32), "descriptor", {}, 256, view, "float16", "l2")
@@ -58,9 +62,7 @@ def map_flight(
     listed: MissingList = MissingList(()),  # noqa: B008 - frozen
     *,
     view: tuple[int, int] = (1, 1),
-    contents: Mapping[str, bytes] = {
-        name: data for name, data in CONTENTS.items() if not name.startswith("descriptors/")
-    },
+    contents: Mapping[str, bytes] = FILES,
     **changes: Any,
 ) -> Flight:
     """A signed mission that never expires over an area, with a shard for each cell. Equal cells have equal shards."""

@@ -21,7 +21,7 @@ from tests.builders.engines.test_card import card
 from tests.support.commands import flightbag
 from tests.support.field import Desk
 from tests.support.here import confine_here
-from tests.support.map_store import AREA, map_flight, runs_of, write_map_store
+from tests.support.map_store import AREA, WITH_ENGINE, map_flight, runs_of, write_map_store
 from tests.support.missions import Flight, flight, sign_withdrawal, withdrawal
 from tests.support.pages import Page
 
@@ -74,7 +74,10 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     ids = tiles_of_signed_area(AREA, 15).tolist()
     listed = runs_of(dict(zip(ids[::2], REASONS, strict=False)))
     folder = tmp_path_factory.mktemp("reported")
-    flights = (hostile_card(map_flight("ridge", AREA, (14, 15), listed)), map_flight("east", EAST, (15,)))
+    flights = (
+        hostile_card(map_flight("ridge", AREA, (14, 15), listed, contents=WITH_ENGINE)),
+        map_flight("east", EAST, (15,)),
+    )
     return Reported(*write_map_store(folder, *flights))
 
 
