@@ -29,7 +29,7 @@ from tools.arguments import Json, StoreAndMission, store_and
 from tools.legend import DESCRIBED, SIGNS, rgb
 from tools.outputs import check_output
 from tools.status import OK, command, print_json, say
-from tools.streams import paint_output
+from tools.streams import write_controls
 
 if TYPE_CHECKING:
     from builders.atlas import Cell, Grid
@@ -148,7 +148,7 @@ def _print(opened: Opened, listed: MissingList, columns: int, *, colours: bool) 
         say(_title(grid))
         for line in _drawn(grid, takeoff, columns):
             if colours:
-                paint_output("".join(_painted(letter) for letter in line).rstrip() + "\n")
+                write_controls("".join(_painted(letter) for letter in line).rstrip() + "\n")
             else:
                 say("".join(line).rstrip())
     for text in _legend(opened, listed):
@@ -232,13 +232,15 @@ def located_picture(
     left, top = half + 2 * gap, gap + 24
     canvas.write(f"the map of {mission.facts.id} at zoom {zoom}, and the {len(matches)} best matches", left, gap)
     canvas.paste(squares(one.states, looks(), scale), left, top)
-    # The best one is drawn last, above the others.
+    right, bottom = left + one.width * scale, top + one.height * scale
+    # The best one is drawn last, above the others. A view may reach beyond the area.
     for number, match in reversed(list(enumerate(matches, 1))):
         x, y = (part * scale for part in one.place(*match.corner))
         across, down = (part * scale for part in one.place(*match.centre))
-        box = (left + x, top + y, left + max(2 * across - x, x + 3), top + max(2 * down - y, y + 3))
-        canvas.frame(box)
-        canvas.write(str(number), round(box[2]) + 4, round(box[1]))
+        west, north = min(max(left + x, left), right - 3), min(max(top + y, top), bottom - 3)
+        east, south = min(left + 2 * across - x, right), min(top + 2 * down - y, bottom)
+        canvas.frame((west, north, max(east, west + 3), max(south, north + 3)), 4 if number == 1 else 2)
+        canvas.write(str(number), round(west) + 7, round(north) + 5, 18 if number == 1 else 14)
     for number, match in enumerate(matches, 1):
         x, y = gap + (number - 1) % 5 * (small + gap), half + 3 * gap + 24 + (number - 1) // 5 * below
         canvas.write(f"{number}: {match.tile}  {match.score:.4f}", x, y)

@@ -91,10 +91,13 @@ def painting_stream() -> IO[str]:
     return cast(IO[str], _PaintingStream())
 
 
-def paint_output(text: str) -> None:
+def write_controls(text: str) -> None:
     """Write text with control sequences to standard output. The caller escapes every name in it."""
     stream = sys.stdout
-    stream.write_controls(text) if isinstance(stream, _EscapingStream) else stream.write(text)
+    if isinstance(stream, _EscapingStream):
+        stream.write_controls(text)
+    else:
+        stream.write(text)
 
 
 def open_streams() -> None:

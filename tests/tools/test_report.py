@@ -22,7 +22,7 @@ from tests.support.commands import flightbag
 from tests.support.field import Desk
 from tests.support.here import confine_here
 from tests.support.map_store import AREA, WITH_ENGINE, map_flight, runs_of, write_map_store
-from tests.support.missions import Flight, flight, sign_withdrawal, withdrawal
+from tests.support.missions import ROOT, Flight, flight, next_root, sign_root, sign_withdrawal, withdrawal
 from tests.support.pages import Page
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>\u202e{{7*7}}'
@@ -168,9 +168,25 @@ def test_a_damaged_mission_is_reported_as_far_as_it_goes(reported: Reported, tmp
         assert "bit-flip" in page.text or "oversized" in page.text or "object" in page.text
         if kind == "coverage":
             assert "No map can be shown." in page.text, "a tile that nobody describes never looks described"
+    page = report(tmp_path / "r.html", store, "east", "--trust", reported.root)
+    assert "1 other mission of the store does not verify: what it shares is not counted here." in page.text
     page = report(tmp_path / "s.html", store, status=3)
     assert "DOES NOT HOLD" in page.text
     assert "mission ridge:" in page.text
+
+
+def test_the_last_of_many_trust_roots_are_shown(reported: Reported, tmp_path: Path) -> None:
+    """A chain may be longer than a verifier follows in one go."""
+    store = tmp_path / "store"
+    shutil.copytree(reported.store, store)
+    root = ROOT
+    for version in range(2, 40):
+        root = next_root(root)
+        (store / f"trust/{version}.root.cbor").write_bytes(sign_root(root, "root-a"))
+    page = report(tmp_path / "s.html", store)
+    assert "trust root 39, code" in page.text
+    assert "trust root 20, code" in page.text
+    assert "and 19 earlier ones" in page.text
 
 
 def test_without_a_verdict_the_report_says_so(reported: Reported, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # The pixels that a map is about wide on a screen: a pattern keeps its size there.
 _SCREEN = 800
+# The most cells that a map outlines.
+_CELLS = 4000
 
 
 class Layer(NamedTuple):
@@ -60,6 +62,8 @@ def map_of(grid: Grid, cells: Iterable[Cell], area: Area, takeoff: Takeoff) -> M
     for tile, shared in {cell.tile: bool(cell.shared) for cell in cells if cell.zoom == grid.zoom}.items():
         x, y, side = grid.place_of(tile)
         outline[shared].append(f"M{x:g} {y:g}h{side:g}v{side:g}h{-side:g}z")
+    if len(outline[False]) + len(outline[True]) > _CELLS:  # they would cover the map, and be most of the file
+        outline = {False: [], True: []}
     rings = [ring for rings in outlines(area) for ring in rings]
     border = "".join(
         "M" + "L".join("{:.2f} {:.2f}".format(*grid.place(y / 10**7, x / 10**7)) for x, y in ring[:-1]) + "z"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,9 +53,10 @@ from tools.trust import rules_of
 if TYPE_CHECKING:
     from builders.engines.card import Card
 
-# The most entries, receipts and groups of shards that a page lists one by one.
+# The most entries and receipts, groups of shards, and trust roots that a page lists one by one.
 LISTED = 200
 _GROUPS = 24
+_ROOTS = 20
 # The most manifests of the past that the growth of a store is made of.
 _GROWTH = 1000
 
@@ -159,6 +160,7 @@ class MissionPage(Facts):
     legend: list[tuple[Sign, str, int, str]] = field(default_factory=list)
     sharing: list[tuple[str, int]] = field(default_factory=list)
     cells: int = 0
+    uncounted: int = 0
     tiles: list[tuple[str, str]] = field(default_factory=list)
     engines: list[Engine] = field(default_factory=list)
     figures: list[Shown] = field(default_factory=list)
@@ -246,6 +248,7 @@ def _describe(asked: Asked, facts: MissionPage, repository: Repository, opened: 
     facts.grounded = [finding.message for finding in withdrawn(repository.evidence, opened).findings]
     cells: list[Cell] = []
     others = others_of(repository, opened)
+    facts.uncounted = len(repository.missions()) - 1 - len(others)
     with facts.part("the cells"):
         cells = cells_of(opened, others)
         facts.cells = len(cells)
@@ -372,13 +375,13 @@ def _key(root: TrustRoot, kid: bytes) -> Key:
 
 
 def _roots(repository: Repository) -> Iterator[Root]:
-    """Yield the trust roots of a store's own chain, the newest first."""
+    """Yield the last trust roots of a store's own chain, the newest first."""
     signed = repository.first_trust_root()
-    roots = [signed.root]
-    for data in repository.evidence.chain(1):
-        signed = advance(signed, [data])
-        roots.append(signed.root)
-    for root in reversed(roots):
+    last = deque([signed.root], maxlen=_ROOTS)
+    for version in repository.evidence.root_versions()[1:]:
+        signed = advance(signed, [repository.evidence.root_file(version)])
+        last.append(signed.root)
+    for root in reversed(last):
         yield _root(root)
 
 
