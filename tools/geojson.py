@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-import typer
-
 from tools import keyfiles
 from tools.outputs import check_output
+from tools.parameters import Option
 
 if TYPE_CHECKING:
     from builders.atlas import Cell
@@ -26,11 +25,10 @@ Ring: TypeAlias = list[list[float]]
 
 GeoJson = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--geojson",
         metavar="FILE",
         help="Write the missing tiles to this file as GeoJSON, to be seen on a map.",
-        show_default=False,
     ),
 ]
 

@@ -15,8 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from builders.extras import import_extra
 from store.errors import FlightbagError, Invalid
 from store.format.manifest import Takeoff
@@ -28,6 +26,7 @@ from tools import geojson, keyfiles, render
 from tools.arguments import Json, StoreAndMission, store_and
 from tools.legend import DESCRIBED, SIGNS, rgb
 from tools.outputs import check_output
+from tools.parameters import Option
 from tools.status import OK, command, print_json, say
 from tools.streams import write_controls
 
@@ -46,20 +45,13 @@ _SIGN_BY_STATE = ("", DESCRIBED, *REASONS)
 
 Output = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "-o",
         "--output",
-        readable=False,
         metavar="FILE",
         help="Write a picture to FILE.png, or all layers to FILE.geojson for a GIS such as QGIS.",
-        show_default=False,
     ),
 ]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("map")(run)
 
 
 @command

@@ -10,13 +10,12 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from builders.extras import import_extra, require_build_extra
 from store.errors import Invalid
 from tools import keyfiles
 from tools.arguments import ENV, Json, State, Trust, store_and
 from tools.outputs import check_output
+from tools.parameters import Argument, Option
 from tools.receipts import Fleet, fleet_of
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
@@ -24,30 +23,24 @@ from tools.status import NO, OK, UNKNOWN, command, print_json, say
 _MARK = b"<!-- flightbag report -->"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("report")(run)
-
-
 @command
 def run(
     store_and_mission: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="[STORE] [MISSION]",
             help=f"The folder of the store and the id of a mission. {ENV} may replace STORE.",
-            show_default=False,
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", readable=False, metavar="FILE", help="The file of the report, FILE.html."),
+        Option("-o", "--output", metavar="FILE", help="The file of the report, FILE.html."),
     ] = None,
     trust: Trust = None,
     state: State = None,
     tiles: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="SOURCE",
             help="Show some tiles of the imagery that the mission was built from. May be repeated, in the order of the "
             "mission file.",
