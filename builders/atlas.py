@@ -92,7 +92,7 @@ class Grid:
     def _along(self, column: float) -> float:
         """Return a column of the world as one of the grid, across the antimeridian where that is nearer."""
         world = (1 << self.zoom) / self.side
-        distance = (column - self.left) % world
+        distance = (column - self.left) % world or (world if column > self.left else 0.0)
         return distance - world if distance > (self.width + world) / 2 else distance
 
     def rows(self, merged: int) -> list[list[int]]:

@@ -32,6 +32,7 @@ from tests.support.map_store import AREA, ELL, FIJI, map_flight, runs_of
 from tests.support.memory import MemoryEvidence
 from tests.support.missions import ROOT, Flight
 
+WORLD = Area((-1800000000, -850000000, 1800000000, 850000000))
 _longitudes, _latitudes = st.integers(-1800000000, 1800000000), st.integers(-850000000, 850000000)
 
 
@@ -111,12 +112,13 @@ def test_blocks_are_the_same_tiles_and_as_few_as_can_be(places: set[int], zoom: 
 def test_a_whole_world_is_one_block() -> None:
     ids = np.arange(*cell_range(Tile(0, 0, 0), 3), dtype=np.uint64)
     assert blocks(3, ids) == [(Tile(0, 0, 0), 64)]
-    assert grid(Area((-1800000000, -850000000, 1800000000, 850000000)), 3, MissingList(())).width == 8
+    assert grid(WORLD, 3, MissingList(())).width == 8
 
 
 def test_places_lie_where_their_tiles_are_also_beyond_the_antimeridian() -> None:
-    for area in (AREA, FIJI):
-        one = grid(area, 12, MissingList(()))
+    for area in (AREA, FIJI, WORLD):
+        zoom = 5 if area is WORLD else 12
+        one = grid(area, zoom, MissingList(()))
         west, south, east, north = (edge / 10**7 for edge in area.bbox)
         x, y = one.place(north, west)
         assert 0 <= x < 1
@@ -125,7 +127,7 @@ def test_places_lie_where_their_tiles_are_also_beyond_the_antimeridian() -> None
         assert one.width - 1 <= right <= one.width
         assert one.height - 1 <= down <= one.height
         for row, column in zip(*np.nonzero(one.states), strict=True):
-            tile = Tile(12, (one.left + int(column)) % 4096, one.top + int(row))
+            tile = Tile(zoom, (one.left + int(column)) % (1 << zoom), one.top + int(row))
             assert one.place_of(tile) == (column, row, 1)
 
 

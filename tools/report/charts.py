@@ -1,8 +1,9 @@
 """The geometry of the pictures in a report, as values that a template draws as SVG.
 
-A library for charts was looked for. pygal and Vega write a script and a style of their own into each chart, which the
-security policy of the file forbids; Matplotlib writes fixed colours, takes half a second to load, and a map of 100,000
-tiles in rectangles. What is drawn here is three shapes: areas of a map, bars and one line.
+A library for charts was looked for. pygal 3 writes a script and a style of its own into each chart, 16 kB for three
+bars, also where it is told to write no script: the security policy of the file forbids both. vl-convert brings an
+engine for JavaScript, and Matplotlib writes fixed colours, which follow no reader from light to dark. What is drawn
+here is three shapes: the squares of a map, bars, and one line.
 """
 
 from __future__ import annotations
