@@ -240,19 +240,26 @@ class Footprint(NamedTuple):
 
 
 def footprints(opened: Opened | VerifiedMission, evidence: Evidence, listed: MissingList) -> Iterator[Footprint]:
-    """Yield the footprint of each row that a search may return, in the order of the entries.
+    """Yield the footprint of each row that a search may return, in the order of the entries. A set whose rows show one
+    tile each has none: they would repeat the described tiles.
 
-    Reads every shard. Raise Corrupt for a shard that does not say how its rows were made, and as `Evidence.bytes_of`
+    Reads every shard of a set with larger views, and one of each other set and zoom. Raise Corrupt for a shard that does not say how its rows were made, and as `Evidence.bytes_of`
     does.
     """
     tiles: dict[int, tuple[NDArray[np.uint64], NDArray[np.uint64]]] = {}
+    single: set[tuple[str, int]] = set()
     for entry in opened.table.of_kind("descriptors"):
         named = _cell_of(entry)
         if named is None:
             continue
         set_, zoom, _ = named
+        if (set_, zoom) in single:
+            continue
         shard = read_shard(evidence.bytes_of(entry.id, entry.size))
         view = View(*RowRecipe.of_metadata(shard.metadata).view)
+        if view.tiles == 1:
+            single.add((set_, zoom))
+            continue
         if zoom not in tiles:
             required = tiles_of_signed_area(opened.manifest.mission.area, zoom)
             tiles[zoom] = required, missing_at(listed, required)
