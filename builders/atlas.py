@@ -243,8 +243,8 @@ def footprints(opened: Opened | VerifiedMission, evidence: Evidence, listed: Mis
     """Yield the footprint of each row that a search may return, in the order of the entries. A set whose rows show one
     tile each has none: they would repeat the described tiles.
 
-    Reads every shard of a set with larger views, and one of each other set and zoom. Raise Corrupt for a shard that does not say how its rows were made, and as `Evidence.bytes_of`
-    does.
+    Reads every shard of a set with larger views, and one of each other set and zoom. Raise Corrupt for a shard that
+    does not say how its rows were made, and as `Evidence.bytes_of` does.
     """
     tiles: dict[int, tuple[NDArray[np.uint64], NDArray[np.uint64]]] = {}
     single: set[tuple[str, int]] = set()

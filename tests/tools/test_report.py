@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -15,14 +15,30 @@ from builders.recipe import Recipe
 from store.format.area import Area
 from store.format.entries import EntryTable, sorted_table
 from store.format.ids import ObjectId
-from store.format.missing import REASONS
+from store.format.manifest import Unproven
+from store.format.missing import REASONS, MissingList
+from store.format.receipt import Receipt, Verified
+from store.ground.receipts import signed
 from store.ground.repository import Repository, SmallFile
+from store.takeoff.fidelity import fidelity_recipe, proof_digest
 from tests.builders.engines.test_card import card
 from tests.support.commands import flightbag
 from tests.support.field import Desk
 from tests.support.here import confine_here
 from tests.support.map_store import AREA, WITH_ENGINE, map_flight, runs_of, write_map_store
-from tests.support.missions import ROOT, Flight, flight, next_root, sign_root, sign_withdrawal, withdrawal
+from tests.support.missions import (
+    NOW,
+    PROBED,
+    ROOT,
+    Flight,
+    build_key,
+    flight,
+    key,
+    next_root,
+    sign_root,
+    sign_withdrawal,
+    withdrawal,
+)
 from tests.support.pages import Page
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>\u202e{{7*7}}'
@@ -34,13 +50,15 @@ class Reported(NamedTuple):
     root: Path
 
 
-def hostile_card(one: Flight) -> Flight:
+RECIPE = Recipe({"backend": HOSTILE})
+
+
+def hostile_card(one: Flight, **changes: Any) -> Flight:
     """The mission with a real card, in which everything that is text is hostile."""
-    made = card()
     engine = one.entry("engines/net/net.onnx")
     made = replace(
-        made,
-        recipe=Recipe({"backend": HOSTILE}),
+        card(),
+        recipe=RECIPE,
         steps={},
         parts={"model": [str(engine.id), engine.size]},
         inputs=[[HOSTILE, HOSTILE, [HOSTILE]]],
@@ -65,6 +83,7 @@ def hostile_card(one: Flight) -> Flight:
         mission=manifest.mission,
         issue=manifest.issue,
         coverage=manifest.coverage,
+        **changes,
     )
 
 
@@ -175,6 +194,29 @@ def test_a_damaged_mission_is_reported_as_far_as_it_goes(reported: Reported, tmp
     assert "mission ridge:" in page.text
 
 
+def test_a_figure_that_nobody_measured_names_who_has_proven_it(tmp_path: Path) -> None:
+    """By receipts of known keys: a receipt of an unknown claims what it likes."""
+    probe = PROBED["probes/net.safetensors"]
+    recipe = fidelity_recipe(build_key("probes/net.safetensors"), RECIPE.key)
+    figure = Unproven("fidelity/net", 990_000, recipe)
+    with_probe = {**WITH_ENGINE, "probes/net.safetensors": probe}
+    one = hostile_card(map_flight("ridge", contents=with_probe, listed=MissingList(())), unproven=(figure,), quality=())
+    store, _ = write_map_store(tmp_path, one)
+    page = report(tmp_path / "r.html", store, "ridge")
+    assert "engine equals map/net: nobody has proven it yet" in page.text
+    assert "engine equals map/net UNPROVEN 0.9900 to be probed aboard" in page.text
+    proof = proof_digest(figure, ObjectId.of(probe), (one.entry("engines/net/net.onnx").id,))
+    for name, proven in (("stranger", False), ("pilot", True)):
+        signer, issue = key(name), one.manifest.issue
+        verified = Verified("ridge", one.manifest_id, issue.epoch, issue.sequence, 1, 1, 1, False, proofs=(proof,))
+        receipt = Receipt(signer.public.raw, None, "flight", NOW, "trusted", verified)
+        with Repository.open(store) as repository:
+            repository.place([signed(receipt, signer, ROOT)])
+        page = report(tmp_path / "r.html", store, "ridge")
+        by = f"proven aboard by {ROOT.key_text(signer.public.kid)}"
+        assert (by in page.text, "nobody has proven it yet" in page.text) == (proven, not proven)
+
+
 def test_the_last_of_many_trust_roots_are_shown(reported: Reported, tmp_path: Path) -> None:
     """A chain may be longer than a verifier follows in one go."""
     store = tmp_path / "store"
@@ -242,5 +284,6 @@ def test_receipts_and_proofs_name_the_aircraft(equipped: Desk, tmp_path: Path) -
     fleet.write_text(f"{shown['kid']} {shown['says']}\n")
     page = report(tmp_path / "r.html", equipped.store, "left", "--fleet", fleet)
     assert "uav-07 verified left" in page.text
-    page = report(tmp_path / "s.html", equipped.store, "--fleet", fleet)
+    page = report(tmp_path / "s.html", equipped.store, "--fleet", fleet, "--state", equipped.folder / "state")
+    assert "left 2026-11-23-01 GO never expires" in page.text
     assert "uav-07 verified left" in page.text
