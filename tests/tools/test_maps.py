@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,6 +171,15 @@ def test_a_file_of_another_kind_is_refused_before_the_work(maps: Maps, tmp_path:
         ran = flightbag("map", maps.store, "ridge", "-o", path)
         assert (ran.status, str(path) in ran.err, "  -> " in ran.err) == (2, True, True), ran.err
     assert photo.read_bytes() == before
+
+
+def test_without_its_libraries_the_command_names_the_extra(
+    maps: Maps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for library, extra in (("PIL", "build"), ("numpy", "onboard")):
+        monkeypatch.setitem(sys.modules, library, None)
+        ran = flightbag("map", maps.store, "ridge", "-o", tmp_path / "x.png")
+        assert (ran.status, f"flightbag[{extra}]" in ran.err) == (3, True), ran.err
 
 
 def test_json_has_the_numbers_of_the_map(maps: Maps) -> None:

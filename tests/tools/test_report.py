@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -237,6 +238,16 @@ def test_without_a_verdict_the_report_says_so(reported: Reported, tmp_path: Path
     assert "GO when" not in page.text
     ran = flightbag("report", reported.store, "ridge", "-o", tmp_path / "r.html")
     assert "no verdict was asked for" in ran.out
+
+
+def test_without_its_libraries_the_command_names_the_extra(
+    reported: Reported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for library, extra in (("jinja2", "report"), ("numpy", "onboard")):
+        monkeypatch.setitem(sys.modules, library, None)
+        ran = flightbag("report", reported.store, "-o", tmp_path / "s.html")
+        assert (ran.status, f"flightbag[{extra}]" in ran.err) == (3, True), ran.err
+    assert not (tmp_path / "s.html").exists()
 
 
 def test_wrong_arguments_name_the_remedy(reported: Reported, tmp_path: Path) -> None:
