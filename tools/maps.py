@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,30 +18,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 from builders.extras import import_extra
 from store.errors import FlightbagError, Invalid
 from store.format.manifest import Takeoff
-from store.format.missing import REASONS, MissingList
+from store.format.missing import MissingList
 from store.ground.repository import Repository
 from store.takeoff.coverage import read_missing
 from store.takeoff.mission import Opened
 from tools import geojson, keyfiles, render
 from tools.arguments import Json, StoreAndMission, store_and
-from tools.legend import DESCRIBED, SIGNS, rgb
+from tools.legend import BY_STATE, DESCRIBED, SIGNS, WHITE
 from tools.outputs import check_output
 from tools.parameters import Option
+from tools.pictures import grids, picture, title
 from tools.status import OK, command, print_json, say
 from tools.streams import write_controls
 
 if TYPE_CHECKING:
     from builders.atlas import Cell, Grid
-    from builders.grid.tiles import Tile
-    from builders.onboard.retriever import Located
-    from store.takeoff.mission import VerifiedMission
 
-# A picture of a map is about this wide, in pixels; and the least width of a map in a terminal, in characters.
-_PIXELS, _LEAST = 1024, 20
-_LINES = 40
-# The most matches that a picture shows.
-_MATCHES = 10
-_SIGN_BY_STATE = ("", DESCRIBED, *REASONS)
+# The least width of a map, in characters, and the most lines that a small one is enlarged to.
+_LEAST, _LINES = 20, 40
+# Black and white, of 256 colours.
+_DARK, _LIGHT = 16, 231
 
 Output = Annotated[
     Path | None,
@@ -66,14 +62,17 @@ def run(store_and_mission: StoreAndMission, output: Output = None, as_json: Json
     import_extra("numpy")
     from builders.atlas import cells
 
-    write = None if output is None else _writer(output)
+    if output is not None:
+        _check(output)
     store, mission = store_and(store_and_mission, needed=True)
     with Repository.open(store) as repository:
         opened = repository.current(mission or "")
         listed = read_missing(opened, repository.evidence)
         shared = cells(opened, others_of(repository, opened))
-        if output is not None and write is not None:
-            write(output, repository, opened, listed, shared)
+        if output is not None and output.suffix == ".png":
+            keyfiles.write_over(output, picture(opened, listed))
+        elif output is not None:
+            geojson.write_map(output, opened, repository.evidence, listed, shared)
     if as_json:
         print_json(_json(opened, listed, shared) | {"file": None if output is None else str(output)})
     elif output is not None:
@@ -94,27 +93,24 @@ def others_of(repository: Repository, opened: Opened) -> dict[str, Opened]:
     return others
 
 
-def _writer(output: Path) -> Any:
-    """Return what writes a file of this name. Raise Invalid for another name, and for a place where it may not lie."""
+def _check(output: Path) -> None:
+    """Raise Invalid for a file of another kind than the two, and for a place where it may not lie; Unavailable where a
+    library is not installed."""
     if output.suffix == ".geojson":
         geojson.check_map_path(output)
-        return lambda path, repository, opened, listed, shared: geojson.write_map(
-            path, opened, repository.evidence, listed, shared
-        )
-    if output.suffix == ".png":
+    elif output.suffix == ".png":
         import_extra("PIL")
         from builders.painting import MARK
 
         check_output(output, "-o", MARK)
-        return lambda path, _repository, opened, listed, _shared: keyfiles.write_over(path, picture(opened, listed))
-    raise Invalid(f"-o {output} is neither a .png nor a .geojson", remedy="give a file with one of these endings")
+    else:
+        raise Invalid(f"-o {output} is neither a .png nor a .geojson", remedy="give a file with one of these endings")
 
 
 def _json(opened: Opened, listed: MissingList, shared: Sequence[Cell]) -> dict[str, Any]:
-    zooms = [(grid.zoom, grid.tiles, grid.missing) for grid in _grids(opened, listed, 1)]
     return {
         "mission": opened.manifest.mission.id,
-        "zooms": [{"zoom": zoom, "tiles": tiles, "missing": missing} for zoom, tiles, missing in zooms],
+        "zooms": [{"zoom": one.zoom, "tiles": one.tiles, "missing": one.missing} for one in grids(opened, listed)],
         "missing": listed.by_reason,
         "cells": [
             {"set": one.set, "zoom": one.zoom, "cell": str(one.tile), "rows": one.rows, "shared": list(one.shared)}
@@ -123,21 +119,14 @@ def _json(opened: Opened, listed: MissingList, shared: Sequence[Cell]) -> dict[s
     }
 
 
-def _grids(opened: Opened, listed: MissingList, longest: int) -> Iterator[Grid]:
-    from builders.atlas import grid
-
-    for zoom in reversed(opened.manifest.coverage.zooms):
-        yield grid(opened.manifest.mission.area, zoom, listed, longest=longest)
-
-
 def _colours() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _print(opened: Opened, listed: MissingList, columns: int, *, colours: bool) -> None:
     takeoff = opened.manifest.mission.takeoff
-    for grid in _grids(opened, listed, columns):
-        say(_title(grid))
+    for grid in grids(opened, listed, columns):
+        say(title(grid))
         for line in _drawn(grid, takeoff, columns):
             if colours:
                 write_controls("".join(_painted(letter) for letter in line).rstrip() + "\n")
@@ -145,11 +134,6 @@ def _print(opened: Opened, listed: MissingList, columns: int, *, colours: bool) 
                 say("".join(line).rstrip())
     for text in _legend(opened, listed):
         say(text)
-
-
-def _title(grid: Grid) -> str:
-    text = f"zoom {grid.zoom}: {grid.tiles - grid.missing} of {render.many(grid.tiles, 'tile')} described"
-    return text if grid.side == 1 else f"{text}, {grid.side} by {grid.side} tiles a square"
 
 
 def _drawn(grid: Grid, takeoff: Takeoff, columns: int) -> Iterator[list[str]]:
@@ -169,21 +153,21 @@ def _drawn(grid: Grid, takeoff: Takeoff, columns: int) -> Iterator[list[str]]:
 
 
 def _letter(state: int) -> str:
-    return SIGNS[_SIGN_BY_STATE[state]].letter if state else " "
+    return SIGNS[BY_STATE[state]].letter if state else " "
 
 
-_COLOUR_BY_LETTER = {sign.letter: sign.colour for sign in SIGNS.values()}
+_SIGN_BY_LETTER = {sign.letter: sign for sign in SIGNS.values()}
 
 
 def _painted(letter: str) -> str:
-    """Return a letter on the colour of its state. Every colour but that of described tiles is a light one."""
+    """Return a letter on the colour of its state; described tiles are plain."""
     if letter == " ":
         return letter
     if letter == "T":
         return "\x1b[1;7mT\x1b[0m"
-    number = _COLOUR_BY_LETTER[letter]
-    ink = f"38;5;{number}" if letter == SIGNS[DESCRIBED].letter else "38;5;16" if number != 25 else "38;5;231"
-    return f"\x1b[{ink};48;5;{number}m{letter}\x1b[0m"
+    sign = _SIGN_BY_LETTER[letter]
+    ink = sign.colour if not any(sign.bits) else _LIGHT if sign.ink == WHITE else _DARK
+    return f"\x1b[38;5;{ink};48;5;{sign.colour}m{letter}\x1b[0m"
 
 
 def _legend(opened: Opened, listed: MissingList) -> Iterator[str]:
@@ -193,82 +177,3 @@ def _legend(opened: Opened, listed: MissingList) -> Iterator[str]:
         (SIGNS[reason].letter, str(tiles), reason, SIGNS[reason].meaning) for reason, tiles in listed.by_reason.items()
     ]
     yield from render.table([*rows, ("T", "", "takeoff", render.takeoff(opened.manifest.mission.takeoff))])
-
-
-def looks() -> Mapping[int, Any]:
-    """Return how each state of a square looks in a picture."""
-    from builders.painting import Look
-
-    signs = ((state, SIGNS[name]) for state, name in enumerate(_SIGN_BY_STATE) if name)
-    return {state: Look(rgb(sign.ink), rgb(sign.paper), sign.bits) for state, sign in signs}
-
-
-def located_picture(
-    frame: Any, found: Located, mission: VerifiedMission, listed: MissingList, imagery: Mapping[Tile, Any]
-) -> bytes:
-    """Return as PNG: a frame, uint8[h, w, 3], the map with the matches, best first, and what each match shows, where
-    `imagery` has that."""
-    from builders.atlas import grid
-    from builders.painting import Canvas, squares
-
-    matches = found.matches[:_MATCHES]
-    half, small, gap = 480, 180, 16
-    zoom = matches[0].tile.z if matches else mission.manifest.coverage.zooms[-1]
-    below = small + 76 if imagery else 60
-    lines = -(-len(matches) // 5)
-    canvas = Canvas(2 * half + 3 * gap, half + 3 * gap + 24 + lines * below)
-    canvas.write("the frame", gap, gap)
-    canvas.fit(frame, (gap, gap + 24, gap + half, gap + 24 + half))
-    one = grid(mission.facts.area, zoom, listed, longest=half)
-    scale = max(1, half // max(one.width, one.height))
-    left, top = half + 2 * gap, gap + 24
-    canvas.write(f"the map of {mission.facts.id} at zoom {zoom}, and the {len(matches)} best matches", left, gap)
-    canvas.paste(squares(one.states, looks(), scale), left, top)
-    right, bottom = left + one.width * scale, top + one.height * scale
-    # The best one is drawn last, above the others. A view may reach beyond the area.
-    for number, match in reversed(list(enumerate(matches, 1))):
-        x, y = (part * scale for part in one.place(*match.corner))
-        across, down = (part * scale for part in one.place(*match.centre))
-        west, north = min(max(left + x, left), right - 3), min(max(top + y, top), bottom - 3)
-        east, south = min(left + 2 * across - x, right), min(top + 2 * down - y, bottom)
-        canvas.frame((west, north, max(east, west + 3), max(south, north + 3)), 4 if number == 1 else 2)
-        canvas.write(str(number), round(west) + 7, round(north) + 5, 18 if number == 1 else 14)
-    for number, match in enumerate(matches, 1):
-        x, y = gap + (number - 1) % 5 * (small + gap), half + 3 * gap + 24 + (number - 1) // 5 * below
-        canvas.write(f"{number}: {match.tile}  {match.score:.4f}", x, y)
-        canvas.write("{:.5f}, {:.5f}".format(*match.centre), x, y + 18, 12)
-        if match.tile in imagery:
-            canvas.fit(imagery[match.tile], (x, y + 40, x + small, y + 40 + small))
-    return canvas.png()
-
-
-def picture(opened: Opened, listed: MissingList) -> bytes:
-    """Return the map as PNG: each zoom, the highest first, and what colours and patterns mean."""
-    from builders.painting import Canvas, squares, swatch
-
-    facts, coverage = opened.manifest.mission, opened.manifest.coverage
-    signs = looks()
-    maps = []
-    for grid in _grids(opened, listed, _PIXELS):
-        scale = max(1, min(_PIXELS // max(grid.width, grid.height), 64))
-        maps.append((grid, scale, squares(grid.states, signs, scale)))
-    rows = [(1, coverage.tiles - coverage.missing), *((2 + REASONS.index(r), n) for r, n in listed.by_reason.items())]
-    width = max(420, *(pixels.shape[1] for _, _, pixels in maps)) + 32
-    height = 56 + sum(pixels.shape[0] + 40 for _, _, pixels in maps) + 24 * (len(rows) + 1)
-    canvas = Canvas(width, height)
-    canvas.write(f"{facts.id}, flight {facts.flight}", 16, 16, 20)
-    y = 56
-    for grid, scale, pixels in maps:
-        canvas.write(_title(grid), 16, y)
-        canvas.paste(pixels, 16, y + 24)
-        across, down = (part * scale for part in grid.place(facts.takeoff.lat / 10**7, facts.takeoff.lon / 10**7))
-        if 0 <= across <= pixels.shape[1] and 0 <= down <= pixels.shape[0]:
-            canvas.frame((16 + across - 5, y + 24 + down - 5, 16 + across + 5, y + 24 + down + 5))
-        y += pixels.shape[0] + 40
-    for state, count in rows:
-        name = _SIGN_BY_STATE[state]
-        canvas.paste(swatch(signs[state], 16), 16, y)
-        canvas.write(f"{count} {name}: {SIGNS[name].meaning}", 44, y)
-        y += 24
-    canvas.write(f"frame: the takeoff, {render.takeoff(facts.takeoff)}", 44, y)
-    return canvas.png()

@@ -103,8 +103,8 @@ def query(
     from builders.painting import MARK
     from builders.retrieval.query import camera_of, locate, read_picture, the_set
     from builders.samples import views
-    from tools.maps import located_picture
     from tools.outputs import check_output
+    from tools.pictures import located_picture
 
     store, (mission, image) = store_then(args, 2)
     camera = camera_of(metres, height, fov, heading)

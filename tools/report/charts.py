@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from store.format.area import Area
 from store.format.manifest import Takeoff
-from store.format.missing import REASONS
-from tools.legend import DESCRIBED, SIGNS, Sign
+from tools.legend import BY_STATE, SIGNS, Sign
 
 if TYPE_CHECKING:
     from builders.atlas import Cell, Grid, Rectangle
@@ -57,8 +56,7 @@ def map_of(grid: Grid, cells: Iterable[Cell], area: Area, takeoff: Takeoff) -> M
     by_state: dict[int, list[Rectangle]] = {}
     for one in grid.rectangles():
         by_state.setdefault(one.state, []).append(one)
-    names = ("", DESCRIBED, *REASONS)
-    layers = tuple(Layer(names[state], SIGNS[names[state]], _path(found)) for state, found in by_state.items())
+    layers = tuple(Layer(BY_STATE[state], SIGNS[BY_STATE[state]], _path(found)) for state, found in by_state.items())
     outline: dict[bool, list[str]] = {False: [], True: []}
     for tile, shared in {cell.tile: bool(cell.shared) for cell in cells if cell.zoom == grid.zoom}.items():
         x, y, side = grid.place_of(tile)

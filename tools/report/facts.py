@@ -217,7 +217,7 @@ def _judge(asked: Asked, facts: MissionPage, mission: str, opened: Opened | None
     facts.findings, facts.not_judged = list(verdict.findings), list(verdict.not_judged)
     if verdict.mission is not None:
         facts.code = verdict.mission.code
-        if opened is None or verdict.mission.manifest_id != opened.manifest_id:
+        if opened is not None and verdict.mission.manifest_id != opened.manifest_id:
             raise Conflict(f"mission {mission} was published anew meanwhile", remedy="make the report again")
 
 
