@@ -47,18 +47,11 @@ def report(folder: Path, *, small: bool) -> dict[str, Any]:
         seconds = statistics.median(run(*command) for _ in range(rounds))
         cpu = (_cpu() - before) / rounds
         opened = _opened(out)
-        result[name] = {
-            "tiles": len(ids),
-            "seconds": seconds,
-            "cpu_s": cpu,
-            "bytes": out.stat().st_size,
-            "open_s": opened,
-        }
+        size = out.stat().st_size
+        result[name] = {"tiles": len(ids), "seconds": seconds, "cpu_s": cpu, "bytes": size, "open_s": opened}
+        made = f"made in {seconds:.2f} s, process and all ({cpu:.2f} s of a processor)"
         shown = "no browser is installed" if opened is None else f"opened in {opened:.2f} s"
-        size = out.stat().st_size / 1e6
-        print(
-            f"{name:6} {len(ids)} tiles: made in {seconds:.2f} s, process and all; {size:.2f} MB; {shown}", flush=True
-        )
+        print(f"{name:6} {len(ids)} tiles: {made}; {size / 1e6:.2f} MB; {shown}", flush=True)
     return result
 
 
