@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from builders.atlas import SAMPLE_SIDE, Cell, grid
+from builders.atlas import MOST, SAMPLE_SIDE, Cell, grid
 from builders.atlas import cells as cells_of
 from store.audit.ledger import Ledger
 from store.disk import log
@@ -257,7 +257,9 @@ def _describe(asked: Asked, facts: MissionPage, repository: Repository, opened: 
     if listed.total == manifest.coverage.missing:
         with facts.part("the map"):
             area, takeoff = manifest.mission.area, manifest.mission.takeoff
-            grids = [grid(area, zoom, listed) for zoom in reversed(manifest.coverage.zooms)]
+            zooms = manifest.coverage.zooms
+            most = MOST if manifest.coverage.tiles <= MOST else MOST // len(zooms)
+            grids = [grid(area, zoom, listed, most=most) for zoom in reversed(zooms)]
             facts.maps = [map_of(one, cells, area, takeoff) for one in grids]
             counts = {DESCRIBED: manifest.coverage.tiles - manifest.coverage.missing, **listed.by_reason}
             facts.legend = [(SIGNS[name], name, count, SIGNS[name].meaning) for name, count in counts.items()]
