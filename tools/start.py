@@ -54,6 +54,7 @@ app = Commands(
         "quality": "tools.retrieval:quality",
         "pack": "tools.packs:pack_command",
         "unpack": "tools.packs:unpack_command",
+        "example": "tools.example:run",
         "completion": "tools.completion:run",
         "keys": Commands(
             "keys",
