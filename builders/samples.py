@@ -11,10 +11,11 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from builders.activity import doing
 from builders.atlas import SAMPLE_SIDE, SAMPLES, described
-from builders.descriptors.decoding import BadTile, tile_image
+from builders.descriptors.decoding import BadTile, tile_pixels
 from builders.grid.tiles import Tile, tile_from_id, tile_id
 from builders.grid.views import View
 from builders.imagery.inventory import Inventory, TileSources
@@ -42,7 +43,7 @@ def samples(evidence: Evidence, opened: Opened, sources: Sequence[SourcePath]) -
                 continue
             for number, data in open_sources.read_again(inventory.level(zoom), chosen):
                 with doing("decoding tile", number), suppress(BadTile):  # another decoder than that of the build
-                    small = tile_image(data, tile_size).resize((SAMPLE_SIDE, SAMPLE_SIDE))
+                    small = Image.fromarray(tile_pixels(data, tile_size)).resize((SAMPLE_SIDE, SAMPLE_SIDE))
                     strip.append((number, np.asarray(small, np.uint8).tobytes()))
             break
     return sorted(strip)
