@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 from store.disk.layout import TOML
 from store.errors import Invalid
 from store.format.duration import seconds_of
-from store.format.manifest import TIME_MAX
+from store.format.manifest import TIME_MAX, utc
 from tools.status import say
 
 ENV = "FLIGHTBAG_STORE"
@@ -172,6 +173,14 @@ def moment(text: str) -> int:
     except (ValueError, OverflowError):
         remedy = "give a time like 2026-11-25T12:00:00Z, or unix seconds"
         raise Invalid(f"{text!r} is not a time with a time zone", remedy=remedy) from None
+
+
+def past_moment(text: str, option: str) -> int:
+    """As `moment`, for an option that takes a time in the past. Raise Invalid for a later one."""
+    at = moment(text)
+    if at > time.time():
+        raise Invalid(f"{option} {utc(at)} lies in the future", remedy="give a time in the past")
+    return at
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import json
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 from typing import Any, ParamSpec, TextIO
@@ -126,7 +125,7 @@ def exits(
                 if error.errno not in NO_SPACE:
                     status = _defect(unknown)
                 else:
-                    full = no_space(str(error.filename or tempfile.gettempdir()), error.errno)
+                    full = no_space(str(error.filename or ""), error.errno)
                     fail(full, as_json=bool(kwargs.get("as_json")))
                     status = error_status(full)
             except KeyboardInterrupt:

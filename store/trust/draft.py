@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from store.errors import Conflict, Corrupt, Invalid, Untrusted
 from store.format.cbor import INT_MAX, decode, encode
 from store.format.cose import MAX_SIGNATURES, Envelope
+from store.trust.key_file import check_name
 from store.trust.keys import PublicKey, Signer, sign
 from store.trust.review import require_code, signing_code
 from store.trust.root import (
     AAD_LABEL,
     CONTENT_TYPE,
     DOMAIN_NAME,
-    KEY_NAME,
     ROLES,
     ROOT_FILE_LIMIT,
     ROOT_LIMIT,
@@ -243,14 +243,12 @@ def with_key(draft: RootDraft, role_name: RoleName, key: PublicKey, name: str = 
 
 def with_name(draft: RootDraft, key: PublicKey, name: str) -> RootDraft:
     """Return the draft with a name for a key. Raises Invalid for what is no name, and for the name of another key."""
-    if not KEY_NAME.fullmatch(name):
-        remedy = "give 1 to 32 letters, digits, spaces and . _ -, with a letter or digit at both ends"
-        raise Invalid(f"{name[:80]!r} is not the name of a key", remedy=remedy)
+    check_name(name)
     names = {**dict(draft.root.names), key: name}
     for other, taken in names.items():
         if taken == name and other != key:
             text = f"{name} is already the name of the key {other.kid.hex()[:16]}"
-            raise Invalid(text, remedy="give another name: it tells this key from all others, revoked ones too")
+            raise Invalid(text, remedy="give this key another one with --name: a name is of one key, revoked ones too")
     return draft.with_fields(names=tuple(sorted(names.items())))
 
 

@@ -23,6 +23,7 @@ from store.format.cose import OVERHEAD_LIMIT, Envelope
 from store.format.duration import duration_text
 from store.format.ids import derive
 from store.format.manifest import SKEW, TIME_MAX, utc
+from store.trust.key_file import KEY_NAME
 from store.trust.keys import PublicKey
 
 CONTENT_TYPE = "application/vnd.flightbag.root+cbor"
@@ -34,7 +35,6 @@ FORMAT = 1
 SALT_SIZE = 16
 MAX_KEYS = 64
 DOMAIN_CONTEXT = "flightbag 2026 trust root v1"
-KEY_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,30}[A-Za-z0-9])?")
 # As many as there can be keys: of four roles, and revoked ones.
 MAX_NAMES = 4 * MAX_KEYS + 1024
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?")

@@ -226,7 +226,7 @@ def test_three_operators_and_an_aircraft(fleet: Fleet) -> None:
     assert (row["draft"], row["signatures"], row["threshold"]) == (True, 1, 2)
     shown = fleet.json("show", fleet.store, "left", "--draft")
     assert shown["issue"]["sequence"] == row["sequence"]
-    assert (shown["signed"], shown["overtaken"]) == ([fleet.kid("pilot")], "")
+    assert (shown["signers"], shown["overtaken"]) == ([{"kid": fleet.kid("pilot"), "name": ""}], "")
     assert flightbag("show", fleet.store, "left").status == 1
     done = fleet.json("sign", fleet.store, "left", "--key", fleet.path("copilot"), *fleet.of_mission("left"))
     assert done["manifest"]

@@ -233,7 +233,11 @@ class TestReading:
         MemoryEvidence({ObjectId.of(one): one for one in data}).write_to(path)
         hashed: list[int] = []
         whole: list[ObjectId] = []
-        return StoreEvidence(Media(path), hashed.append, lambda id_, _: whole.append(id_)), hashed, whole
+        return (
+            StoreEvidence(Media(path), lambda count, _: hashed.append(count), lambda id_, _: whole.append(id_)),
+            hashed,
+            whole,
+        )
 
     def test_what_was_read_once_is_not_read_again(self, tmp_path: Path) -> None:
         evidence, hashed, whole = self.evidence(tmp_path / "store", self.SMALL, self.LARGE)

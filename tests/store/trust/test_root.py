@@ -17,10 +17,10 @@ from store.format.cose import Envelope, Signature
 from store.format.ids import derive
 from store.format.manifest import TIME_MAX
 from store.trust import root as roots
+from store.trust.key_file import KEY_NAME
 from store.trust.keys import PublicKey, sign
 from store.trust.root import (
     AAD_LABEL,
-    KEY_NAME,
     MAX_STEPS,
     ROOT_LIMIT,
     Role,
