@@ -37,7 +37,7 @@ LISTED = 20
 CUSTOMARY_DAYS = {"active_conflict": 183, "stable_rear": 365}
 # What the steps of the takeoff check look at (FORMAT.md 7), in a word or two.
 STEPS = {
-    "A": "ref",
+    "A": "ref and manifest",
     "B": "trust chain",
     "C": "signatures",
     "D": "entry table",
@@ -188,7 +188,7 @@ def finding(item: Finding) -> Iterator[str]:
     """Yield the lines of one finding: its kind, its place, the message and the remedy."""
     head = f"{item.step}, {STEPS[item.step]}: {item.kind}" if item.step else item.kind
     place = item.entry or item.path
-    yield f"  {head:<18} {place}" if place else f"  {head}"
+    yield f"  {head:<17}  {place}" if place else f"  {head}"
     yield f"      {item.message}"
     if item.missions:
         yield f"      grounds {', '.join(item.missions)}"
@@ -209,26 +209,30 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     facts, manifest = item.mission.facts, item.mission.manifest
     head = "WOULD HAVE BEEN GO" if past else "GO"
     yield f"{head}  {facts.id}  flight {facts.flight}" + ("" if past else f"  code {item.mission.code}")
-    several = len(manifest.hosts) > 1
-    yield f"  aircraft   {', '.join(facts.aircraft)}" + ("" if several else f"   host {manifest.hosts[0]}")
-    yield from (f"  host       {host}" for host in manifest.hosts if several)
-    if item.mission.host is not None and several:
-        for engines in engines_of(item.mission.table.entries).values():
-            yield from (
-                f"  loads      {one.name}" for one in [engine_for(engines, item.mission.host)] if one is not None
-            )
-    yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
-    yield from (f"  outside    {text}" for text in outside(facts))
-    yield f"  valid      {validity(manifest.issue.valid_from, manifest.issue.expires_at, item.judged_at)}"
-    yield f"  coverage   {covered(manifest.coverage)}"
-    yield f"  imagery    {imagery(manifest, item.judged_at)}"
-    root = item.mission.trust_root
-    yield from (f"  {label}  {text}" for label, text in signed_by(root, item.mission.signers))
-    yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {root.version}"
-    if item.from_medium:
-        yield "  read       from the medium, past the page cache"
+    for label, text in _facts_of_go(item, item.mission):
+        yield from wrapped(text, f"  {label:<10} ", " " * 13)
     yield from (f"  {line}" for line in recall_of_sets(manifest.quality))
     yield from _not_judged(item.not_judged)
+
+
+def _facts_of_go(item: Verdict, mission: VerifiedMission) -> Iterator[tuple[str, str]]:
+    """Yield the facts of a GO as a label and a text."""
+    facts, manifest, root = mission.facts, mission.manifest, mission.trust_root
+    several = len(manifest.hosts) > 1
+    yield "aircraft", ", ".join(facts.aircraft) + ("" if several else f"   host {manifest.hosts[0]}")
+    yield from (("host", host) for host in manifest.hosts if several)
+    if mission.host is not None and several:
+        for engines in engines_of(mission.table.entries).values():
+            yield from (("loads", one.name) for one in [engine_for(engines, mission.host)] if one is not None)
+    yield "takeoff", f"{takeoff(facts.takeoff)}   sector {facts.sector}"
+    yield from (("outside", text) for text in outside(facts))
+    yield "valid", validity(manifest.issue.valid_from, manifest.issue.expires_at, item.judged_at)
+    yield "coverage", covered(manifest.coverage)
+    yield "imagery", imagery(manifest, item.judged_at)
+    yield from signed_by(root, mission.signers)
+    yield "verified", f"{item.objects} objects, {size(item.bytes)}, under trust root {root.version}"
+    if item.from_medium:
+        yield "read", "from the medium, past the page cache"
 
 
 def _not_judged(facts: Iterable[str]) -> Iterator[str]:

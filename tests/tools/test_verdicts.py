@@ -67,9 +67,9 @@ def test_a_go_says_who_signed_and_what_would_judge_the_rest(desk: Path) -> None:
 def test_a_reason_says_what_its_letter_means(desk: Path) -> None:
     damage(desk)
     out = flightbag(*verify(desk, SOUTH.id)).out
-    assert "  A, ref: bit-flip  manifest\n" in out
+    assert "  A, ref and manifest: bit-flip  manifest\n" in out
     assert "  E, this flight: wrong-flight " in flightbag(*verify(desk, NORTH.id, "--flight", "another")).out
-    assert "  A, ref: missing " in flightbag(*verify(desk, "nowhere")).out
+    assert "  A, ref and manifest: missing  " in flightbag(*verify(desk, "nowhere")).out
     text = flightbag("verify", "--help").out
     assert all(re.search(rf"\b{letter} (the|whether|every)\b", text) for letter in render.STEPS)
 
