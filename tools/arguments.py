@@ -136,7 +136,9 @@ def store_then(args: list[str], *counts: int) -> tuple[str, list[str]]:
         return args[0], args[1:]
     if from_env and len(args) in counts:
         return from_env, args
-    raise Invalid("arguments are missing, or too many", remedy=f"see --help; {ENV} may replace STORE")
+    needed = " or ".join(str(count + 1) for count in counts)
+    text = f"{needed} arguments are needed, STORE among them, and {len(args)} are given: {' '.join(args)}"
+    raise Invalid(text, remedy=f"see --help; {ENV} may replace STORE")
 
 
 def cache_folder() -> Path:
