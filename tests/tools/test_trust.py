@@ -195,7 +195,7 @@ def test_names_stand_beside_the_kids_that_they_are_of(tmp_path: Path) -> None:
     assert flightbag(*new, *(word for name in names for word in ("--name", name))).status == 0
     shown = flightbag("trust", "show", store)
     assert f"  {kids['pilot']}\n    Pia of the ridge\n" in shown.out
-    assert f"  {kids['owner']}\n    The owner\n" in shown.out
+    assert f"  {kids['owner']}  has signed\n    The owner\n" in shown.out
     add = ("trust", "add-key", store, draft, "mission")
     again = flightbag(*add, tmp_path / "pilot.pub")
     assert (again.status, f"{kids['pilot'][:16]} (Pia of the ridge) is already in the role" in again.err) == (2, True)
