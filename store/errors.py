@@ -122,7 +122,7 @@ def instead_of(word: str, names: Sequence[str]) -> str:
         return ""
     from difflib import get_close_matches  # takes milliseconds, and only a mistake needs it
 
-    like = get_close_matches(word[:80].lower(), names[:_COMPARED], n=_OFFERED, cutoff=0.6)
+    like = get_close_matches(word[:80].lower(), names[:_COMPARED], n=_OFFERED)
     like = like or [name for name in names if len(word) > 2 and word in name][:_OFFERED]
     more = f" or one of {len(names) - _OFFERED} more" if not like and len(names) > _OFFERED else ""
     return f"give {' or '.join(like or names[:_OFFERED])}{more}"

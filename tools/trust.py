@@ -606,7 +606,10 @@ def _json(root_draft: RootDraft, draft: str) -> dict[str, Any]:
         "revoked": [key.kid.hex() for key in root.revoked],
         "names": {key.kid.hex(): name for key, name in root.names},
     }
-    value["signers"] = [{"kid": kid.hex(), "name": _name_of(root_draft, kid)} for kid in root_draft.envelope.kids]
+    of_root, of_before = _signers(root_draft)
+    value["signers"] = render.signers_json(root, of_root)
+    if root_draft.before is not None:
+        value["signers"] += render.signers_json(root_draft.before.root, of_before)
     if draft:
         value["draft"] = draft
         value["signatures"] = [
@@ -616,7 +619,8 @@ def _json(root_draft: RootDraft, draft: str) -> dict[str, Any]:
 
 
 def _lines(root_draft: RootDraft, draft: str) -> Iterator[str]:
-    root, signed = root_draft.root, root_draft.envelope.kids
+    root = root_draft.root
+    of_root, of_before = _signers(root_draft)
     yield from render.table(
         [
             ("trust root", f"{root.version}{' (draft)' if draft else ''}"),
@@ -631,25 +635,24 @@ def _lines(root_draft: RootDraft, draft: str) -> Iterator[str]:
         if role.keys:
             yield f"{name}: {role.threshold} of {render.many(len(role.keys), 'key')}"
         for key in role.keys:
-            yield from render.key_lines(root, key.kid, "has signed" if name == "root" and key.kid in signed else "")
+            yield from render.key_lines(root, key.kid, "has signed" if name == "root" and key.kid in of_root else "")
     if root.revoked:
         yield "revoked"
         for key in root.revoked:
             yield from render.key_lines(root, key.kid)
-    of_root = {key.kid for key in root.root.keys}
-    for kid in (kid for kid in signed if kid not in of_root):
-        # As such a file is pinned, nobody checks a signature of a key that it does not list.
-        whose = "not checked" if root_draft.before is None else f"a root key of trust root {root.version - 1}"
-        yield f"has signed too, {whose}"
-        yield from render.key_lines(root if root_draft.before is None else root_draft.before.root, kid)
-    if draft and root_draft.before is not None:
-        yield from _changes(root_draft.before.root, root)
+    if root_draft.before is not None:
+        for kid in of_before:
+            yield f"root key of trust root {root.version - 1} alone"
+            yield from render.key_lines(root_draft.before.root, kid, "has signed")
+        if draft:
+            yield from _changes(root_draft.before.root, root)
 
 
-def _name_of(root_draft: RootDraft, kid: bytes) -> str:
-    """Return the name of a signer by the root, else by the one before; "" for none."""
-    before = "" if root_draft.before is None else root_draft.before.root.name_of(kid)
-    return root_draft.root.name_of(kid) or before
+def _signers(root_draft: RootDraft) -> tuple[list[bytes], list[bytes]]:
+    """Return the kids of the root keys that have signed, and of the other signers: root keys of the root before alone,
+    whose signatures nobody can check without that root."""
+    kids, own = root_draft.envelope.kids, {key.kid for key in root_draft.root.root.keys}
+    return [kid for kid in kids if kid in own], [kid for kid in kids if kid not in own]
 
 
 def _next_step(root_draft: RootDraft, draft: str) -> Iterator[str]:

@@ -211,6 +211,34 @@ def test_names_stand_beside_the_kids_that_they_are_of(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_root_shows_who_has_signed_it(tmp_path: Path) -> None:
+    """The keys of the root before, too, where that root is at hand to check them."""
+    store, draft, kids = tmp_path / "store", tmp_path / "next", []
+    for name in ("Ada", "Ben"):
+        new = flightbag("keys", "new", tmp_path / name, "--no-passphrase", "--name", name, "--json")
+        kids.append({"kid": new.json["kid"], "name": name})
+    ada, ben = tmp_path / "Ada", tmp_path / "Ben"
+    for command in (
+        ("init", store),
+        ("trust", "new", store, "--domain", "fleet", "--root-key", ada, "--mission-key", f"{ben}.pub"),
+        ("trust", "add-key", store, draft, "root", f"{ben}.pub"),
+        ("trust", "remove-key", store, draft, "root", f"{ada}.pub"),
+    ):
+        ran = flightbag(*command)
+        assert ran.status == 0, ran.err
+    sign = ("trust", "sign", draft, "--key", ada, "--key", ben, "--expect", code_of("trust", "show", draft))
+    assert flightbag(*sign).status == 0
+    assert flightbag("trust", "show", draft, "--json").json["signers"] == kids[::-1]
+    assert flightbag("trust", "rotate", store, draft).status == 0
+    shown = flightbag("trust", "show", store).out
+    assert f"root: 1 of 1 key\n  {kids[1]['kid']}  has signed\n    Ben\n" in shown
+    assert f"root key of trust root 1 alone\n  {kids[0]['kid']}  has signed\n    Ada\n" in shown
+    assert flightbag("trust", "show", store, "--json").json["signers"] == kids[::-1]
+    file = store / "trust/2.root.cbor"
+    assert kids[0]["kid"] not in flightbag("trust", "show", file).out
+    assert flightbag("trust", "show", file, "--json").json["signers"] == kids[1:]
+
+
 def test_three_operators_and_an_aircraft(fleet: Fleet) -> None:
     # Nothing flies whose engine the lab has not approved.
     report = fleet.make("left", "pilot", "copilot")
