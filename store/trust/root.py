@@ -343,7 +343,8 @@ def _require(count: int, threshold: int, what: str, signers: str) -> None:
 def check_signatures(envelope: Envelope, root: TrustRoot, label: str, role: RoleName, what: str) -> None:
     """Raise Untrusted unless all signatures of the envelope are good, by keys of the role, and meet its threshold."""
     count = count_signatures(envelope, root, label, role)
-    _require(count, root.role(role).threshold, what, f"{role} keys of trust root {root.version}")
+    names = f" ({', '.join(map(root.key_text, envelope.kids))})" if envelope.kids else ""
+    _require(count, root.role(role).threshold, what, f"{role} keys of trust root {root.version}{names}")
 
 
 def count_signatures(envelope: Envelope, root: TrustRoot, label: str, role: RoleName) -> int:
