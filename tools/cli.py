@@ -1,7 +1,6 @@
-"""The program `flightbag`: its app, and the commands for stores, keys and builds.
+"""The commands for stores, keys and builds.
 
-A command parses its arguments, calls `store` or `builders`, and renders the result. It decides nothing itself. The
-other commands are registered from the modules of this package.
+A command parses its arguments, calls `store` or `builders`, and renders the result. It decides nothing itself.
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
-
-import typer
 
 from builders.extras import require_build_extra
 from store.errors import FlightbagError, Invalid, Unavailable
@@ -22,23 +19,7 @@ from store.takeoff.coverage import read_missing
 from store.takeoff.withdrawn import withdrawn
 from store.trust.keys import PublicKey
 from store.trust.review import signing_code
-from tools import (
-    aircraft,
-    engines,
-    fsck,
-    keyfiles,
-    missions,
-    packs,
-    receipts,
-    releases,
-    render,
-    retention,
-    retrieval,
-    sync,
-    takeoff,
-    trust,
-    withdraw,
-)
+from tools import keyfiles, render
 from tools.arguments import (
     Json,
     MissionFilePath,
@@ -56,15 +37,11 @@ from tools.arguments import (
 )
 from tools.geojson import GeoJson, check_path
 from tools.geojson import write as write_geojson
+from tools.parameters import Argument, Option
 from tools.progress import work_bars
-from tools.start import app
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
-keys_app = typer.Typer(no_args_is_help=True, help="Create signing keys, protect them, show their kids.")
-app.add_typer(keys_app, name="keys")
 
-
-@app.command()
 @command
 def init(store: Store, as_json: Json = False) -> int:
     """Create an empty store in a folder that does not exist yet or is empty.
@@ -79,15 +56,14 @@ def init(store: Store, as_json: Json = False) -> int:
     return OK
 
 
-@keys_app.command("new")
 @command
 def keys_new(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new private key. The public key is FILE.pub.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="The new private key. The public key is FILE.pub.")],
     passphrase_file: PassphraseFile = None,
-    no_passphrase: Annotated[bool, typer.Option("--no-passphrase", help="Do not encrypt the private key.")] = False,
+    no_passphrase: Annotated[bool, Option("--no-passphrase", help="Do not encrypt the private key.")] = False,
     name: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="NAME", help="What people call the key: a trust root that lists it takes the name from FILE.pub."
         ),
     ] = "",
@@ -106,16 +82,13 @@ def keys_new(
     return _show_key(public, name, as_json=as_json)
 
 
-@keys_app.command("rewrap")
 @command
 def keys_rewrap(
-    file: Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="The file of the private key.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="The file of the private key.")],
     passphrase_file: PassphraseFile = None,
     new_passphrase_file: Annotated[
         Path | None,
-        typer.Option(
-            readable=False, metavar="FILE", help="A file whose first line is the new passphrase.", show_default=False
-        ),
+        Option(metavar="FILE", help="A file whose first line is the new passphrase."),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -133,10 +106,9 @@ def keys_rewrap(
     return _show_key(public, keyfiles.proposed_name(file, public), as_json=as_json)
 
 
-@keys_app.command("show")
 @command
 def keys_show(
-    file: Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="A private key or a .pub file.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="A private key or a .pub file.")],
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
@@ -165,7 +137,6 @@ def _show_key(public: PublicKey, name: str, weaknesses: Sequence[str] = (), reme
     return OK
 
 
-@app.command()
 @command
 def plan(
     mission_file: MissionFilePath,
@@ -193,7 +164,6 @@ def plan(
     return OK if report.enough else NO
 
 
-@app.command()
 @command
 def build(
     mission_file: MissionFilePath,
@@ -203,10 +173,10 @@ def build(
     passphrase_file: PassphraseFile = None,
     expect: Annotated[
         str | None,
-        typer.Option(metavar="CODE", help="The code of a draft: sign nothing if this build makes another manifest."),
+        Option(metavar="CODE", help="The code of a draft: sign nothing if this build makes another manifest."),
     ] = None,
     no_stat_cache: Annotated[
-        bool, typer.Option("--no-stat-cache", help="Read every tile, even of sources that have not changed.")
+        bool, Option("--no-stat-cache", help="Read every tile, even of sources that have not changed.")
     ] = False,
     geojson: GeoJson = None,
     as_json: Json = False,
@@ -241,7 +211,6 @@ def build(
     return NO if report.outcome == "failed" else OK
 
 
-@app.command("ls")
 @command
 def list_missions(store: Store, as_json: Json = False) -> int:
     """List the missions and the drafts of a store, and how long they are valid.
@@ -311,16 +280,13 @@ def _listed(row: dict[str, Any], now: int) -> str:
     return f"flight {row['flight']}  {row['entries']} entries  {render.size(row['bytes'])}  {valid}"
 
 
-@app.command()
 @command
 def show(
     store_and_mission: StoreAndMission,
-    draft: Annotated[
-        bool, typer.Option("--draft", help="Show the draft and its signatures, before you sign it.")
-    ] = False,
+    draft: Annotated[bool, Option("--draft", help="Show the draft and its signatures, before you sign it.")] = False,
     at: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="TIME", help="Show what was current at this time, by the log, also if its keys were revoked since."
         ),
     ] = None,
@@ -379,18 +345,3 @@ def show(
         if state["overtaken"]:
             say(f"this draft cannot be published: {state['overtaken']}; build the mission again")
     return OK
-
-
-app.command("sync")(sync.run)
-app.command("withdraw")(withdraw.mission)
-app.command("fsck")(fsck.run)
-trust.add_to(app)
-releases.add_to(app)
-takeoff.add_to(app)
-receipts.add_to(app)
-aircraft.add_to(app)
-retention.add_to(app)
-missions.add_to(app)
-engines.add_to(app)
-retrieval.add_to(app)
-packs.add_to(app)
