@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typing_extensions import Self
 
 # A full disk, a quota, and a file that outgrows a limit of the process or of the file system.

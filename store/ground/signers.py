@@ -7,7 +7,6 @@ says `trust.root`. A name is what the signers of the newest trust root that name
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from store.errors import FlightbagError
@@ -17,6 +16,7 @@ from store.format.manifest import AAD_LABEL, CONTENT_TYPE, ENVELOPE_LIMIT, PAYLO
 from store.ground.repository import Repository
 from store.trust.keys import PublicKey
 from store.trust.root import ROLES, SignedRoot
+from store.values import dataclass
 
 if TYPE_CHECKING:
     from typing_extensions import Self
