@@ -329,7 +329,7 @@ def _row(entry: Entry, seconds: float | None, figures: dict[str, float] | None) 
 def too_few_tiles(missing: Shortfall, gates: Gates) -> str:
     """Return why a mission that lacks these tiles is refused."""
     tiles = missing.inventory.tiles
-    why = f"{missing.missing} of {tiles} tiles of the area are missing; nothing was published"
+    why = f"{missing.missing} of {tiles} tiles of the area are missing"
     if gates.required_ppm < PPM:
         why += f"; coverage.at_least allows {tiles * (PPM - gates.required_ppm) // PPM}"
     return why
@@ -344,30 +344,26 @@ def too_large(sizes: Iterable[tuple[str, int]], limit: int, *, complete: bool) -
         return ""
     room = ", ".join(f"{name} {size}" for name, size in sorted(parts, key=lambda part: (-part[1], part[0]))[:_LARGEST])
     least = "" if complete else "at least "
-    return (
-        f"the mission takes {least}{total} bytes, limits.max_bytes allows {limit}; nothing was published; "
-        f"the largest parts are {room}"
-    )
+    return f"the mission takes {least}{total} bytes, limits.max_bytes allows {limit}; the largest parts are {room}"
 
 
 def too_low(figures: Iterable[Measured]) -> str:
-    """Return why a mission with these figures is refused; "" where all of them hold, and every map finds something."""
+    """Return why a mission with these figures is refused, a line for each reason; "" where all of them hold, and every
+    map finds something."""
     figures = tuple(figures)
     names = Counter(one.name for one in figures)
-    low = [
-        figure_title(one.name)
-        + (f" ({one.engine})" if names[one.name] > 1 else "")
-        + f" is {one.value / PPM:g}, at least {one.least / PPM:g} is required"
-        + "".join(f"; {text}" for text in (*one.missed, *([_CONFUSES] if one.name.startswith("self@") else [])))
-        for one in figures
-        if not one.holds
-    ]
+    low: list[str] = []
+    for one in figures:
+        if not one.holds:
+            title = figure_title(one.name) + (f" ({one.engine})" if names[one.name] > 1 else "")
+            low.append(f"{title} is {one.value / PPM:g}, at least {one.least / PPM:g} is required")
+            low += (*one.missed, *([_CONFUSES] if one.name.startswith("self@") else []))
     low += [
         f"the map of the descriptor set {set_} finds nothing: recall at 1 is {value / PPM:.4f} of {queries} queries, "
         f"and chance alone gives {chance / PPM:.4f}"
         for set_, value, chance, queries in _blind(figures)
     ]
-    return f"{', '.join(low)}; nothing was published" if low else ""
+    return "\n".join(low)
 
 
 def _blind(figures: Sequence[Measured]) -> Iterator[tuple[str, int, int, int]]:
