@@ -61,6 +61,27 @@ PassphraseFile = Annotated[
 _KEY_HELP = "A private key that signs, or with --signer a .pub file. May be repeated."
 Keys = Annotated[list[Path], typer.Option("--key", readable=False, metavar="FILE", help=_KEY_HELP)]
 OptionalKeys = Annotated[list[Path] | None, typer.Option("--key", readable=False, metavar="FILE", help=_KEY_HELP)]
+SharedCache = Annotated[
+    str | None,
+    typer.Option(
+        "--shared-cache",
+        metavar="CACHE",
+        help="A folder, or s3://BUCKET/PREFIX, where builds of all stations look for what is missing before they make "
+        "it. What is taken is signed by a key of the role builder.",
+        show_default=False,
+    ),
+]
+BuilderKeys = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--builder-key",
+        readable=False,
+        metavar="FILE",
+        help="A private key of the role builder, or with --signer a .pub file: what is made is signed and put into the "
+        "shared cache. May be repeated.",
+        show_default=False,
+    ),
+]
 SignerCommand = Annotated[
     str | None,
     typer.Option(

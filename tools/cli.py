@@ -39,10 +39,12 @@ from tools import (
     withdraw,
 )
 from tools.arguments import (
+    BuilderKeys,
     Json,
     MissionFilePath,
     OptionalKeys,
     PassphraseFile,
+    SharedCache,
     SignerCommand,
     Store,
     StoreAndMission,
@@ -157,6 +159,7 @@ def _show_key(public: PublicKey, weaknesses: Sequence[str] = (), remedy: str = "
 def plan(
     mission_file: MissionFilePath,
     store: StoreOption,
+    shared_cache: SharedCache = None,
     geojson: GeoJson = None,
     as_json: Json = False,
 ) -> int:
@@ -165,12 +168,13 @@ def plan(
     Example: flightbag plan north-ridge.toml --store ground
     """
     require_build_extra()
-    from builders.confinement import plan as make_plan
+    from builders.sharing import plan as make_plan
 
     check_path(geojson)
     now = int(time.time())
+    sharing = keyfiles.sharing(shared_cache)
     with work_bars() as progress:
-        report = make_plan(mission_file, store, cache_folder(), now=now, progress=progress)
+        report = make_plan(mission_file, store, cache_folder(), now=now, progress=progress, sharing=sharing)
     if geojson is not None:
         write_geojson(geojson, report.missing)
     if as_json:
@@ -188,6 +192,8 @@ def build(
     key: OptionalKeys = None,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
+    shared_cache: SharedCache = None,
+    builder_key: BuilderKeys = None,
     expect: Annotated[
         str | None,
         typer.Option(metavar="CODE", help="The code of a draft: sign nothing if this build makes another manifest."),
@@ -207,6 +213,7 @@ def build(
 
     check_path(geojson)
     keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
+    sharing = keyfiles.sharing(shared_cache, builder_key or [], passphrase_file, signer)
     now = int(time.time())
     with work_bars() as progress:
         report = run_build(
@@ -218,6 +225,7 @@ def build(
             progress=progress,
             remembered=not no_stat_cache,
             expect=expect,
+            sharing=sharing,
         )
     if geojson is not None:
         write_geojson(geojson, report.coverage.missing)
