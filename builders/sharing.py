@@ -24,6 +24,7 @@ from builders.artifacts.supply import Offer
 from builders.confinement import Progress
 from store.disk.index import Record
 from store.disk.media import object_path
+from store.disk.objects import inserting
 from store.errors import Corrupt, FlightbagError, NotFound, Refused
 from store.format.built import MAX_OBJECTS, Built
 from store.format.ids import BuildKey
@@ -88,9 +89,9 @@ class CacheOfBuild:
         def advance(count: int, total: int) -> None:
             self._progress("fetching from the shared cache (bytes)", count, total)
 
-        if wanted:
-            with writing(self._repository) as writer:
-                wanted = self._cache.fetch(wanted, writer.inserting, advance)
+        # Without the index, which the confined process has open: it reads what came before it records anything.
+        store = self._repository
+        wanted = self._cache.fetch(wanted, lambda: inserting(store.media, store.disk, None), advance)
         self._asked = asked
         self._good = {key for key in found if asked[key]} | wanted.keys()
         self._cache.tally.asked, self._cache.tally.hits = len(missing), len(wanted)

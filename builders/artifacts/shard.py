@@ -330,7 +330,10 @@ class ShardBuilder:
     def _check_form(self, offered: _Offered, objects: StoredObjects) -> None:
         """Raise Corrupt unless an object can be the shard of a task; note its rows."""
         task, (id_, size) = offered.task, only(objects)
-        shard = self._read(id_, size)
+        try:
+            shard = self._read(id_, size)
+        except Corrupt as error:
+            raise Corrupt(f"the object is no shard: {error.message}", kind="bad-shard") from error
         offered.object, offered.rows = (id_, size), len(shard.tiles)
         why = ""
         if shard.metadata != _metadata(task):
