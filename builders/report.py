@@ -152,8 +152,8 @@ class CoverageReport:
 @dataclass(frozen=True, slots=True)
 class CacheReport:
     """What a shared cache was asked and gave: of `asked` keys that the store lacked, `hits` (by a plan: records alone);
-    what was refused, by kind, and why, of the first few; `bytes` that came; what was pushed. `down` is why no more was
-    asked of it, "" where it answered."""
+    what was refused, by kind, and why, of the first few; `bytes` that came; what was pushed, and how much could not be.
+    `down` is why no more was asked of it, "" where it answered."""
 
     place: str
     asked: int
@@ -162,6 +162,7 @@ class CacheReport:
     bytes: int
     pushed: int
     pushed_bytes: int
+    unpushed: int
     reasons: tuple[str, ...]
     down: str
 

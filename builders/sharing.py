@@ -31,7 +31,6 @@ from store.format.ids import BuildKey
 from store.ground.issuing import Keys
 from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
-from store.remotes.shared_cache import SharedCache, shelf_of, signed_built
 from store.trust.root import check_signer
 
 if TYPE_CHECKING:
@@ -75,6 +74,9 @@ class CacheOfBuild:
             )
         self._repository, self._root, self._keys, self._now = repository, root, keys, now
         self._progress, self._place = progress, sharing.place
+        # Not above: a build without a shared cache loads none of it.
+        from store.remotes.shared_cache import SharedCache, shelf_of
+
         self._cache = SharedCache(shelf_of(sharing.place), root)
         self._asked: Mapping[BuildKey, bool] = {}
         self._good: set[BuildKey] = set()
@@ -110,6 +112,8 @@ class CacheOfBuild:
         lacking = [key for key in self._asked if key not in self._good]
         if not self._keys.count or not lacking or self._cache.tally.down is not None:
             return
+        from store.remotes.shared_cache import signed_built
+
         try:
             with writing(self._repository) as writer:
                 made = [built for key in lacking if (built := self._made(writer, key)) is not None]
@@ -159,6 +163,7 @@ class CacheOfBuild:
             bytes=tally.bytes,
             pushed=tally.pushed,
             pushed_bytes=tally.pushed_bytes,
+            unpushed=tally.unpushed,
             reasons=tuple(tally.reasons),
             down="" if tally.down is None else str(tally.down),
         )

@@ -292,9 +292,11 @@ def shared_cache(item: CacheReport | None) -> Iterator[str]:
     )
     if item.refused:
         yield f"  REFUSED: {', '.join(f'{count} {kind}' for kind, count in item.refused.items())}"
-        yield from (f"    {text}" for text in item.reasons)
+    if item.unpushed:
+        yield f"  warning: {many(item.unpushed, 'artifact')} could not be put there"
+    yield from (f"    {text}" for text in item.reasons)
     if item.down:
-        yield f"  warning: no more was asked of it: {item.down}"
+        yield f"  warning: it was given up: {item.down}"
 
 
 def _repeats(item: Repeats) -> Iterator[str]:

@@ -20,7 +20,7 @@ from blake3 import blake3
 from store.disk.durable import Disk
 from store.disk.layout import TMP
 from store.disk.media import SHARD_LIMIT, Media
-from store.errors import Corrupt, FlightbagError, NotFound
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
 from store.format.ids import ObjectId
 from store.remotes.bucket import Stored, Version
 
@@ -120,11 +120,17 @@ class CacheFolder:
 
     def _ready(self, name: str) -> str:
         """Return the absolute path of a name, in a folder that exists. Raise Corrupt where a link lies on the way."""
-        if self._opened is None:
-            os.makedirs(self.name, exist_ok=True)
         parts = name.split("/")[: None if name == TMP else -1]
-        for depth in range(1, len(parts) + 1):
-            self._disk.make_directory(self._media.absolute("/".join(parts[:depth])))
+        try:
+            if self._opened is None:
+                os.makedirs(self.name, exist_ok=True)
+            for depth in range(1, len(parts) + 1):
+                with suppress(FileExistsError):
+                    os.mkdir(self._media.absolute("/".join(parts[:depth])))  # a team shares it as the umask allows
+        except OSError as error:
+            text = f"{self.name} cannot be written: {error.strerror}"
+            remedy = "let this user write there, or leave --builder-key out"
+            raise Unavailable(text, remedy=remedy, kind="unwritable", path=self.name) from error
         self._media.directory("/".join(parts))
         return self._media.absolute(name)
 

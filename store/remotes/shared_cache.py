@@ -24,7 +24,7 @@ from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
 
 from store.disk.layout import TOML
-from store.disk.media import SHARD_LIMIT, Media, object_path
+from store.disk.media import Media, object_path
 from store.disk.objects import Batch
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable, Untrusted
 from store.format.built import AAD_LABEL, CONTENT_TYPE, FILE_LIMIT, PAYLOAD_LIMIT, Built
@@ -39,8 +39,9 @@ from store.trust.root import TrustRoot, check_signatures, check_signer
 
 # Records are small: what they take is the way there and back.
 _LOOKS = 32
-# For more keys than this the names are listed first, folder by folder, and only those that exist are asked for.
-_LISTED_FROM = 512
+# For more keys than this the names are listed first, folder by folder, and only those that exist are asked for; but a
+# folder of many more names than are asked for is not listed: a page has a thousand, and takes as long as a record.
+_LISTED_FROM, _PAGE, _NAMES_A_KEY = 512, 1000, 16
 # After so many failures in a row nothing more is asked, and so many seconds are given to the first answer.
 _FAILURES, _FIRST_S = 3, 10.0
 # So many refusals are told in words, the others counted.
@@ -83,8 +84,8 @@ class Found(NamedTuple):
 @dataclass(slots=True)
 class Tally:
     """What was asked of a cache, and what it gave: `asked` keys that the store lacked, of which `hits` came; `refused`
-    by kind, and why, of the first few; `bytes` that came; records and bytes that were pushed. `down` is the error after
-    which nothing more was asked, None for a cache that answered."""
+    by kind, and why, of the first few; `bytes` that came; records and bytes that were pushed, and the number of those
+    that could not be. `down` is the error after which nothing more was asked, None for a cache that answered."""
 
     asked: int = 0
     hits: int = 0
@@ -93,11 +94,16 @@ class Tally:
     bytes: int = 0
     pushed: int = 0
     pushed_bytes: int = 0
+    unpushed: int = 0
     down: FlightbagError | None = None
 
     def refuse(self, key: BuildKey, error: FlightbagError) -> None:
         """Count what the cache has for a key as refused."""
         self.refused[error.kind or "unreadable"] += 1
+        self.tell(key, error)
+
+    def tell(self, key: BuildKey, error: FlightbagError) -> None:
+        """Keep what went wrong with a key, in words, of the first few."""
         if len(self.reasons) < _TOLD:
             self.reasons.append(f"{str(key)[:16]}: {error.message}")
 
@@ -215,16 +221,17 @@ class SharedCache:
         return {key: found[key] for key in wanted if key in found}
 
     def _listed(self, keys: Sequence[BuildKey]) -> list[BuildKey]:
-        """Return those of these keys that have a name in the cache; all of a folder that cannot be listed."""
-        shards = sorted({str(key)[:2] for key in keys})
+        """Return those of these keys that have a name in the cache; all of a folder that is not listed."""
+        counts = Counter(str(key)[:2] for key in keys)
+        shards = sorted(counts)
 
         def names(shard: str) -> set[str] | None:
-            folder = f"{self._folder}/{shard}"
+            folder, most = f"{self._folder}/{shard}", _PAGE + _NAMES_A_KEY * counts[shard]
             try:
-                listed = self._ask(lambda: {one.name for one in islice(self._shelf.names(folder), SHARD_LIMIT + 1)})
+                listed = self._ask(lambda: {one.name for one in islice(self._shelf.names(folder), most + 1)})
             except FlightbagError:
                 return None
-            return listed if len(listed) <= SHARD_LIMIT else None
+            return listed if len(listed) <= most else None
 
         listed = dict(zip(shards, at_once(names, shards, _LOOKS), strict=True))
         return [key for key in keys if (of := listed[str(key)[:2]]) is None or self._name(key) in of]
@@ -326,7 +333,9 @@ class SharedCache:
                     self._ask(partial(self._put_object, media, id_, size))
                 is_new = self._ask(lambda: self._place(built.key, data))
             except FlightbagError as error:
-                self._refuse(built.key, error)
+                with self._guard:
+                    self.tally.unpushed += 1
+                    self.tally.tell(built.key, error)
                 return
             with self._guard:
                 self.tally.pushed += is_new

@@ -110,6 +110,11 @@ class TestWhatHolds:
         absent = [build_key(str(number)) for number in range(50)]
         assert pull(shelf, tmp_path / "new", KEY, *absent, OTHER)[0] == {KEY, OTHER}
         assert len(asked) == 2
+        # A folder of many more names than are wanted is not listed to its end.
+        monkeypatch.setattr(shared_cache, "_PAGE", 0)
+        monkeypatch.setattr(shared_cache, "_NAMES_A_KEY", 0)
+        assert pull(shelf, tmp_path / "new", KEY, *absent[:5], OTHER)[0] == {KEY, OTHER}
+        assert len(asked) == 4
 
     def test_of_two_stations_that_push_at_once_one_record_stays(
         self, shelf: Shelf, station: Path, tmp_path: Path
@@ -229,10 +234,12 @@ def test_an_attack_is_refused_by_its_kind_and_put_right(name: str, station: Path
     whole, tally = pull(CacheFolder(str(cache)), new)
     assert (whole, dict(tally.refused), tally.down) == (set(), {kind: 1}, None)
     assert tally.reasons
+    # Whoever makes it again puts it there again; what is no record of anything, nobody of us removes.
+    again = push(CacheFolder(str(cache)), station, built(), before=(KEY,))
     if kind == "wrong-type" and "object" not in name:
-        return  # nobody of us removes what is no file: see the tally of the push
-    # Whoever makes it again puts it there again.
-    assert push(CacheFolder(str(cache)), station, built(), before=(KEY,)).pushed == 1
+        assert (again.pushed, again.unpushed) == (0, 1)
+        return
+    assert again.pushed == 1
     assert pull(CacheFolder(str(cache)), tmp_path / "newer")[0] == {KEY}
 
 
@@ -291,6 +298,17 @@ def test_what_nobody_finished_goes_after_a_day(station: Path, tmp_path: Path) ->
         os.utime(cache / "tmp" / name, (time.time() - age,) * 2)
     push(CacheFolder(str(cache)), station, built())
     assert [one.name for one in (cache / "tmp").iterdir()] == ["young"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(station: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    shelf = CacheFolder(str(tmp_path / "file" / "cache"))
+    with pytest.raises(Unavailable, match="cannot be written") as error:
+        shelf.create("built/x", b"")
+    assert "leave --builder-key out" in error.value.remedy
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "objects").write_bytes(b"")
+    assert push(CacheFolder(str(tmp_path / "cache")), station, built()).unpushed == 1
 
 
 def test_a_store_is_no_cache(station: Path, tmp_path: Path) -> None:
