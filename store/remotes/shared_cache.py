@@ -209,12 +209,18 @@ class SharedCache:
 
         def look(key: BuildKey) -> None:
             try:
-                self._versions[key] = None
-                data, self._versions[key] = self._ask(lambda: self._shelf.read(self._name(key), FILE_LIMIT))
-                found[key] = parsed_built(data, key, self._root)
+                data, version = self._ask(lambda: self._shelf.read(self._name(key), FILE_LIMIT))
             except NotFound:
-                del self._versions[key]
+                return
             except FlightbagError as error:
+                if not isinstance(error, Unavailable):
+                    self._versions[key] = None
+                self._refuse(key, error)
+                return
+            self._versions[key] = version
+            try:
+                found[key] = parsed_built(data, key, self._root)
+            except (Corrupt, Untrusted) as error:
                 self._refuse(key, error)
 
         at_once(look, self._listed(wanted) if len(wanted) > _LISTED_FROM else wanted, _LOOKS)

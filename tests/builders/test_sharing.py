@@ -301,18 +301,27 @@ def judge(given: Desk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
         yield judged
 
 
-@pytest.mark.parametrize("name", [*BAD, "what the first station made"])
-def test_what_a_bad_builder_signed_is_refused_by_its_kind(
-    name: str, given: Desk, judge: Callable[..., dict[BuildKey, str]]
-) -> None:
+@pytest.fixture(scope="module")
+def good(given: Desk) -> dict[str, tuple[BuildKey, list[bytes]]]:
+    """What the first station made: by the beginning of its name, its key and objects."""
     cache = given.folder.parent / "cache"
-    good = {key_of(given, cache, place): place for place in ("engines/", "descriptors/")}
-    contents = {key: objects_of(given, cache, key) for key in good}
-    assert judge(contents) == dict.fromkeys(good, "")
-    if name in BAD:
-        place, kind, change = BAD[name]
-        (key,) = (one for one, of in good.items() if of == place)
-        assert judge({**contents, key: change(contents[key])}) == {**dict.fromkeys(good, ""), key: kind}
+    keys = {place: key_of(given, cache, place) for place in ("engines/", "descriptors/")}
+    return {place: (key, objects_of(given, cache, key)) for place, key in keys.items()}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_a_bad_builder_signed_is_refused_by_its_kind(
+    name: str, good: dict[str, tuple[BuildKey, list[bytes]]], judge: Callable[..., dict[BuildKey, str]]
+) -> None:
+    place, kind, change = BAD[name]
+    key, contents = good[place]
+    assert judge({key: change(contents)}) == {key: kind}
+
+
+def test_what_the_first_station_made_is_taken(
+    good: dict[str, tuple[BuildKey, list[bytes]]], judge: Callable[..., dict[BuildKey, str]]
+) -> None:
+    assert judge(dict(good.values())) == dict.fromkeys((key for key, _ in good.values()), "")
 
 
 def test_what_is_refused_is_made_and_put_there(second: Desk, tmp_path: Path) -> None:

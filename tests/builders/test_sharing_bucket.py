@@ -38,15 +38,10 @@ def test_the_second_of_two_stations_builds_nothing(
     assert cache["bytes"] == report["pushed_bytes"]
     assert second.verify().json["go"]
     # A server that goes changes nothing but the report.
-    storage_gone = {**storage.environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
-    for name, value in storage_gone.items():
-        monkeypatch.setenv(name, value)
-    third = Desk(shutil.copytree(desk.folder, tmp_path / "third"))
-    shutil.rmtree(third.store)
-    shutil.copytree(second.folder / "ground", third.store)
-    (third.folder / "embedder.onnx").touch()
-    alone = third.build(third.write_mission("left", **{**SMALL, "zooms": (15,)}), "--shared-cache", URL)
-    assert alone.status == 0, alone.err
-    assert made(alone.json)
-    assert "does not answer" in alone.json["cache"]["down"]
-    assert SECRET not in alone.out + alone.err
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    other = second.write_mission("left", **{**SMALL, "zooms": (15,)})
+    planned = flightbag("plan", other, "--store", second.store, "--shared-cache", URL, "--json")
+    assert planned.status == 0, planned.err
+    assert not any(row["cached"] for row in planned.json["artifacts"])
+    assert "does not answer" in planned.json["cache"]["down"]
+    assert SECRET not in planned.out + planned.err
