@@ -49,9 +49,10 @@ from store.format.ids import BuildKey, ObjectId
 GROUP = 32
 # Tiles that are decoded at once, only to see whether they can be.
 _JUDGED = 256
-# Rows of a shared cache that are described again, of each set and view; how close they are to those of another machine,
-# and how close a row of length 1 is to it (float16 has eleven bits).
-_DRAWN, _COSINE, _LENGTH = 128, 0.999, 0.02
+# Rows of a shared cache that are described again, of each set and view: 1 of 16, but at least and at most so many.
+_LEAST, _MOST = 8, 128
+# How close they are to those of another machine, and how close a row of length 1 is to it (float16 has eleven bits).
+_COSINE, _LENGTH = 0.999, 0.02
 # No rows of an earlier shard.
 _NOTHING = (np.empty(0, np.uint64), np.empty((0, 0), np.float16))
 
@@ -359,7 +360,8 @@ class ShardBuilder:
         ends = np.cumsum([one.rows for one in shards])
         if not len(ends):
             return
-        drawn = np.array(sorted(SystemRandom().sample(range(int(ends[-1])), min(int(ends[-1]), _DRAWN))))
+        count = int(ends[-1])
+        drawn = np.array(sorted(SystemRandom().sample(range(count), min(count, max(_LEAST, min(_MOST, count // 16))))))
         self.load([one.task for one in shards])
         asked: list[tuple[_Offered, Shard]] = []
         for number in np.unique(shard_of := np.searchsorted(ends, drawn, side="right")).tolist():
