@@ -314,13 +314,14 @@ class ShardBuilder:
         rows that nobody can foresee and that are described again here. Where one of these is another, none of its set
         is taken."""
         by_set: dict[_How, dict[BuildKey, _Offered]] = {}
-        for task in tasks:
+        for task in {task.recipe.key: task for task in tasks}.values():  # two sets may have one shard
             offered = _Offered(task)
             if self.store.fits(task.recipe.key, partial(self._check_form, offered)):
                 by_set.setdefault(_how(task), {})[task.recipe.key] = offered
-        for shards in by_set.values():
+        for how, shards in by_set.items():
             try:
-                self._check_rows([one for one in shards.values() if one.rows])
+                with doing(f"describing rows of {how[0]} of a shared cache again"):
+                    self._check_rows([one for one in shards.values() if one.rows])
             except Corrupt as error:
                 assert self.store.supply is not None
                 for key in shards:

@@ -171,6 +171,15 @@ class TestTwoStations:
         again = build(second, cache, key="")
         assert (again.json["outcome"], again.json["cache"]["asked"]) == ("unchanged", 0)
 
+    def test_a_shard_of_two_sets_is_judged_once(self, second: Desk, tmp_path: Path) -> None:
+        mission = second.write_mission("left", **SMALL)
+        set_ = mission.read_text().partition("[[descriptors]]")[2]
+        mission.write_text(
+            f"{mission.read_text()}\n[[descriptors]]{set_}".replace('name = "embedder"\nb', 'name = "again"\nb', 1)
+        )
+        report = build(second, tmp_path / "cache", key="").json
+        assert (report["outcome"], report["embedded"], report["cache"]["refused"]) == ("built", 0, {})
+
     def test_engines_alone_come_too(self, second: Desk, tmp_path: Path) -> None:
         args = ("engines", "build", second.folder / "left.toml", "--store", second.store)
         ran = flightbag(*args, "--shared-cache", tmp_path / "cache", "--json")
