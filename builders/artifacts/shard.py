@@ -328,6 +328,8 @@ class ShardBuilder:
                     self.store.supply.refuse(key, error)
             else:
                 self.store.take(shards)
+                for one in shards.values():
+                    self._keep(one.task, *one.object)
 
     def _check_form(self, offered: _Offered, objects: StoredObjects) -> None:
         """Raise Corrupt unless an object can be the shard of a task; note its rows."""
@@ -432,7 +434,7 @@ class ShardBuilder:
                     )
             for shard in built.values():
                 shards[shard.task.name] = shard
-                self._keep(shard)
+                self._keep(shard.task, shard.id, shard.size)
         for task in later:
             present = self.store.lookup(task.recipe.key)
             if present is None:
@@ -499,9 +501,8 @@ class ShardBuilder:
         same[same] = (cached.digests[places[same]] == shows[at[same]]).all(axis=1)
         return Shard(shard.tiles[same], shard.descriptors[same], {})
 
-    def _keep(self, shard: BuiltShard) -> None:
-        task = shard.task
-        cached = CachedCell(shard.id, shard.size, task.origins, self._shown(task))
+    def _keep(self, task: ShardTask, id_: ObjectId, size: int) -> None:
+        cached = CachedCell(id_, size, task.origins, self._shown(task))
         self._cache.keep(task.rows, task.zoom, tile_id(task.cell), cached)
 
     def _shown(self, task: ShardTask) -> NDArray[np.uint8]:

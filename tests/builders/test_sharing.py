@@ -23,6 +23,7 @@ from builders.artifacts.task import silent
 from builders.compose import open_context
 from builders.descriptors.shard import read_shard, write_shard
 from builders.engines.card import Card
+from builders.grid.tiles import tile_from_id, tiles_of_bbox
 from builders.onboard.probes import Probe
 from store.format.built import CONTENT_TYPE, PAYLOAD_LIMIT, Built
 from store.format.cose import Envelope
@@ -31,6 +32,7 @@ from store.ground.repository import Repository
 from store.ground.writer import writing
 from store.remotes.shared_cache import signed_built
 from store.trust.keys import PrivateKey
+from tests.builders.test_orchestrator_map import picture, set_tile
 from tests.support.commands import Ran, code_of, flightbag
 from tests.support.field import TAKEOFF, Desk
 from tests.support.here import confine_here
@@ -179,6 +181,17 @@ class TestTwoStations:
         )
         report = build(second, tmp_path / "cache", key="").json
         assert (report["outcome"], report["embedded"], report["cache"]["refused"]) == ("built", 0, {})
+
+    def test_rows_that_came_are_taken_over_as_ones_own(
+        self, second: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of a cell that came, one tile that changes is described, and not the cell (decision 13)."""
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+        west, south, east, north = (round(one * 10**7) for one in SMALL["bbox"])
+        (tile, *_) = tiles_of_bbox((west, south, east, north), 14).tolist()
+        assert build(second, tmp_path / "cache", key="").json["embedded"] == 0
+        set_tile(second.folder / "terrain.mbtiles", tile_from_id(tile), picture(256))
+        assert build(second, tmp_path / "cache", "--no-stat-cache", key="").json["embedded"] == 1
 
     def test_engines_alone_come_too(self, second: Desk, tmp_path: Path) -> None:
         args = ("engines", "build", second.folder / "left.toml", "--store", second.store)
