@@ -7,13 +7,12 @@ Law: `Built.parse(b.render()) == b`, and only canonical bytes of a valid record 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from store.errors import Corrupt
 from store.format.cbor import INT_MAX, Fields, decode, encode
 from store.format.cose import OVERHEAD_LIMIT
 from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
 from store.format.manifest import TIME_MAX
+from store.values import dataclass
 
 CONTENT_TYPE = "application/vnd.flightbag.built+cbor"
 AAD_LABEL = "flightbag/built/1"
