@@ -150,11 +150,37 @@ class CoverageReport:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheReport:
+    """What a shared cache was asked and gave: of `asked` keys that the store lacked, `hits` (by a plan: records alone);
+    what was refused, by kind, and why, of the first few; `bytes` that came; what was pushed, and how much could not be.
+    `down` is why no more was asked of it, "" where it answered."""
+
+    place: str
+    asked: int
+    hits: int
+    refused: dict[str, int]
+    bytes: int
+    pushed: int
+    pushed_bytes: int
+    unpushed: int
+    reasons: tuple[str, ...]
+    down: str
+
+    @property
+    def misses(self) -> int:
+        """The keys that the cache did not help with."""
+        return self.asked - self.hits
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "misses": self.misses, "down": self.down or None}
+
+
+@dataclass(frozen=True, slots=True)
 class PlanRow:
     """The line of a task in a plan: `key` is "" for a kind without build keys, `bytes` None where the size is not known
     yet, `tiles` the number of tiles that a shard shows; `outside` the path of a file that is stored from outside the
     folder of the mission file, "" for all else; `detail` is for people, where no size is known; `hosts` are the classes
-    that an engine is for."""
+    that an engine is for; `cached` is whether a shared cache has a record of it."""
 
     name: str
     key: str
@@ -164,6 +190,7 @@ class PlanRow:
     detail: str = ""
     outside: str = ""
     hosts: tuple[str, ...] = ()
+    cached: bool = False
 
     def as_json(self) -> dict[str, Any]:
         value = asdict(self)
@@ -191,6 +218,7 @@ class PlanReport:
     artifacts: tuple[PlanRow, ...]
     not_measured: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    cache: CacheReport | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan for machines: each artifact present or missing, sizes in bytes where they are known."""
@@ -206,6 +234,7 @@ class PlanReport:
             "artifacts": [row.as_json() for row in self.artifacts],
             "not_measured": list(self.not_measured),
             "notes": list(self.notes),
+            "cache": None if self.cache is None else self.cache.as_json(),
         }
 
 
@@ -235,6 +264,7 @@ class BuildReport:
     seconds: float = 0.0
     why: str = ""
     notes: tuple[str, ...] = ()
+    cache: CacheReport | None = None
 
     def of(self, action: Action) -> tuple[ArtifactReport, ...]:
         """The artifacts that were built, or those that were reused."""
@@ -258,6 +288,7 @@ class BuildReport:
         value["warnings"] = list(self.warnings)
         value["manifest"] = self.manifest or None
         value["saved_bytes"] = self.saved_bytes
+        value["cache"] = None if self.cache is None else self.cache.as_json()
         return value
 
 

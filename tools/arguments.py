@@ -52,6 +52,24 @@ PassphraseFile = Annotated[
 _KEY_HELP = "A private key that signs, or with --signer a .pub file. May be repeated."
 Keys = Annotated[list[Path], Option("--key", metavar="FILE", help=_KEY_HELP)]
 OptionalKeys = Annotated[list[Path] | None, Option("--key", metavar="FILE", help=_KEY_HELP)]
+SharedCache = Annotated[
+    str | None,
+    Option(
+        "--shared-cache",
+        metavar="CACHE",
+        help="A folder, or s3://BUCKET/PREFIX, where builds of all stations look for what is missing before they make "
+        "it. What is taken is signed by a key of the role builder.",
+    ),
+]
+BuilderKeys = Annotated[
+    list[Path] | None,
+    Option(
+        "--builder-key",
+        metavar="FILE",
+        help="A private key of the role builder, or with --signer a .pub file: what is made is signed and put into the "
+        "shared cache. May be repeated.",
+    ),
+]
 SignerCommand = Annotated[
     str | None,
     Option(

@@ -21,10 +21,12 @@ from store.trust.keys import PublicKey
 from store.trust.review import signing_code
 from tools import keyfiles, render
 from tools.arguments import (
+    BuilderKeys,
     Json,
     MissionFilePath,
     OptionalKeys,
     PassphraseFile,
+    SharedCache,
     SignerCommand,
     Store,
     StoreAndMission,
@@ -141,6 +143,7 @@ def _show_key(public: PublicKey, name: str, weaknesses: Sequence[str] = (), reme
 def plan(
     mission_file: MissionFilePath,
     store: StoreOption,
+    shared_cache: SharedCache = None,
     geojson: GeoJson = None,
     as_json: Json = False,
 ) -> int:
@@ -149,12 +152,13 @@ def plan(
     Example: flightbag plan north-ridge.toml --store ground
     """
     require_build_extra()
-    from builders.confinement import plan as make_plan
+    from builders.sharing import plan as make_plan
 
     check_path(geojson)
     now = int(time.time())
+    sharing = keyfiles.sharing(shared_cache)
     with work_bars() as progress:
-        report = make_plan(mission_file, store, cache_folder(), now=now, progress=progress)
+        report = make_plan(mission_file, store, cache_folder(), now=now, progress=progress, sharing=sharing)
     if geojson is not None:
         write_geojson(geojson, report.missing)
     if as_json:
@@ -171,6 +175,8 @@ def build(
     key: OptionalKeys = None,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
+    shared_cache: SharedCache = None,
+    builder_key: BuilderKeys = None,
     expect: Annotated[
         str | None,
         Option(metavar="CODE", help="The code of a draft: sign nothing if this build makes another manifest."),
@@ -190,6 +196,7 @@ def build(
 
     check_path(geojson)
     keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
+    sharing = keyfiles.sharing(shared_cache, builder_key or [], passphrase_file, signer)
     now = int(time.time())
     with work_bars() as progress:
         report = run_build(
@@ -201,6 +208,7 @@ def build(
             progress=progress,
             remembered=not no_stat_cache,
             expect=expect,
+            sharing=sharing,
         )
     if geojson is not None:
         write_geojson(geojson, report.coverage.missing)

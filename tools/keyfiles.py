@@ -38,6 +38,7 @@ from store.values import dataclass
 from tools.printable import printable
 
 if TYPE_CHECKING:
+    from builders.sharing import Sharing
     from store.ground.issuing import Keys
 
 # Seconds. A person may have to touch the token first.
@@ -328,6 +329,24 @@ def keys_for_later(paths: Sequence[Path], passphrase_file: Path | None, command:
     from store.ground.issuing import Keys  # not above: to verify needs nothing of the ground
 
     return Keys(len(paths), known, lambda: signers(paths, ask, command))
+
+
+def sharing(
+    place: str | None,
+    builder_keys: Sequence[Path] = (),
+    passphrase_file: Path | None = None,
+    command: str | None = None,
+) -> Sharing | None:
+    """Return the shared cache of a build, with the keys that sign what is put there; None without a cache. Raise as
+    `keys_for_later` does, and Invalid for keys without a cache."""
+    if place is None:
+        if builder_keys:
+            raise Invalid("--builder-key needs --shared-cache", remedy="name the cache, or leave the key out")
+        return None
+    from builders.sharing import Sharing
+
+    signing = command if any(_is_encrypted(path) is None for path in builder_keys) else None
+    return Sharing(place, keys_for_later(builder_keys, passphrase_file, signing))
 
 
 def _is_encrypted(path: Path) -> bool | None:

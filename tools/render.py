@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from builders.imagery.repetition import Repeats
     from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Located
-    from builders.report import BuildReport, EngineReport, OrderReport, PlanReport
+    from builders.report import BuildReport, CacheReport, EngineReport, OrderReport, PlanReport
     from store.audit.fsck import Audit
     from store.audit.repair_plan import RepairPlan, Step
     from store.format.result import Result
@@ -325,13 +325,22 @@ def plan(item: PlanReport, now: int) -> Iterator[str]:
     yield f"valid, if it is built now: {validity(item.valid_from, item.expires_at, now)}"
     rows = item.artifacts
     yield from table(
-        [("present" if r.present else "missing", r.name, r.detail if r.bytes is None else size(r.bytes)) for r in rows]
+        [
+            (
+                "present" if r.present else "cached" if r.cached else "missing",
+                r.name,
+                r.detail if r.bytes is None else size(r.bytes),
+            )
+            for r in rows
+        ]
     )
     if len(item.hosts) > 1:
         yield from (f"{r.name} is for {' and '.join(r.hosts)}" for r in rows if r.hosts)
     yield from (f"{r.name} is {r.outside}, outside the folder of the mission file" for r in rows if r.outside)
-    missing = sum(not row.present for row in rows)
-    yield f"{len(rows) - missing} present, {missing} to build; {item.tiles} tiles of the area"
+    missing, cached = sum(not row.present for row in rows), sum(row.cached for row in rows)
+    of_them = f", {cached} of them in the shared cache" if cached else ""
+    yield f"{len(rows) - missing} present, {missing} to build{of_them}; {item.tiles} tiles of the area"
+    yield from shared_cache(item.cache)
     yield from _repeats(item.repeated)
     yield from (f"not measured: {text}" for text in item.not_measured)
     if lost := len(item.missing):
@@ -342,6 +351,23 @@ def plan(item: PlanReport, now: int) -> Iterator[str]:
         yield "a plan decodes no tile: only a build finds other undecodable ones, transparent and blank ones"
     yield from (f"note: {note}" for note in item.notes)
     yield from (f"hint: {hint}" for hint in item.hints)
+
+
+def shared_cache(item: CacheReport | None) -> Iterator[str]:
+    """Yield what a shared cache gave and got; nothing without one."""
+    if item is None:
+        return
+    yield (
+        f"shared cache: {many(item.hits, 'hit')}, {many(item.misses, 'miss', 'misses')}, "
+        f"{size(item.bytes)} came; {item.pushed} put there, {size(item.pushed_bytes)}"
+    )
+    if item.refused:
+        yield f"  REFUSED: {', '.join(f'{count} {kind}' for kind, count in item.refused.items())}"
+    if item.unpushed:
+        yield f"  warning: {many(item.unpushed, 'artifact')} could not be put there"
+    yield from (f"    {text}" for text in item.reasons)
+    if item.down:
+        yield f"  warning: it was given up: {item.down}"
 
 
 def _repeats(item: Repeats) -> Iterator[str]:
@@ -394,6 +420,7 @@ def build(item: BuildReport, now: int) -> Iterator[str]:
             f"{len(built)} built ({size(sum(a.bytes for a in built))}), {len(reused)} reused "
             f"({size(item.saved_bytes)} saved by dedup)"
         )
+    yield from shared_cache(item.cache)
     zooms = ", ".join(f"{count} at z{zoom}" for zoom, count in item.coverage.by_zoom.items())
     yield f"coverage: {item.coverage.described} of {item.coverage.tiles} tiles ({zooms})"
     yield from _repeats(item.coverage.repeated)
