@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from builders.descriptors.decoding import decode, resized
@@ -106,10 +107,7 @@ def embed(folder: Path, way: str, batch: int, *, small: bool) -> dict[str, float
     """Tiles a second of one way. The bare session is fed tensors that are ready, on all cores."""
     tiles, model, side, zoom = imagery(folder, small=small)
     with MBTilesSource(Database(tiles), Extent((0, 0, 1, 1), ()), "tms") as source:
-        with closing(sqlite3.connect(tiles)) as db:
-            rows = db.execute("SELECT tile_column, tile_row FROM tiles WHERE zoom_level = ?", (zoom,)).fetchall()
-        x, y = (np.array(part, np.int64) for part in zip(*((x, (1 << zoom) - 1 - y) for x, y in rows), strict=True))
-        cells = sorted({cell_of(tile_from_id(n)) for n in tile_ids(zoom, x, y).tolist()})
+        cells = sorted({cell_of(tile_from_id(n)) for n in ids_in(tiles, zoom).tolist()})
         found = [list(source.cell(cell, zoom)) for cell in cells]
     preprocess = Preprocess((side, side))
     count = sum(map(len, found))
@@ -138,6 +136,14 @@ def embed(folder: Path, way: str, batch: int, *, small: bool) -> dict[str, float
     return {"rate": _rate(count, lambda: list(embedder.embed(jobs(), "float16")), least), "peak_mb": peak_mb()}
 
 
+def ids_in(tiles: Path, zoom: int) -> NDArray[np.uint64]:
+    """The ids of the tiles of a zoom in an MBTiles file, ascending: uint64[n]."""
+    with closing(sqlite3.connect(tiles)) as db:
+        rows = db.execute("SELECT tile_column, tile_row FROM tiles WHERE zoom_level = ?", (zoom,)).fetchall()
+    x, y = (np.array(part, np.int64) for part in zip(*((x, (1 << zoom) - 1 - y) for x, y in rows), strict=True))
+    return np.sort(tile_ids(zoom, x, y))
+
+
 def _rate(count: int, run: Callable[[], object], least: float) -> float:
     """Tiles a second over at least two runs and `least` seconds, after one that warms up."""
     run()
@@ -154,23 +160,9 @@ def _rate(count: int, run: Callable[[], object], least: float) -> float:
 
 def country(folder: Path, *, small: bool) -> dict[str, Any]:
     desk = make_desk(folder)
-    write_backbone(folder / "tiny.onnx", size=16, dim=8)
     result: dict[str, Any] = {}
     for count in (400,) if small else COUNTRIES:
-        tiles = folder / f"country-{count}.mbtiles"
-        bbox = write_country(tiles, count)
-        mission = folder / f"country-{count}.toml"
-        text = mission_toml(
-            mission=f"country-{count}",
-            tiles=tiles,
-            model=Path("tiny.onnx"),
-            bbox=bbox,
-            zooms=(17,),
-            takeoff=((bbox[1] + bbox[3]) / 2, (bbox[0] + bbox[2]) / 2),
-            resize=16,
-            more=f"[coverage]\ntile_size = {SIDE}\n",
-        )
-        mission.write_text(text.replace("opt = 8, max = 32", "opt = 256, max = 256"))
+        mission = write_country(folder, count)
         time.sleep(2.1)  # what was just written is believed after two seconds
         figures: dict[str, Any] = {}
         common = ("--store", desk.store)
@@ -195,11 +187,30 @@ def country(folder: Path, *, small: bool) -> dict[str, Any]:
         print(f"{count} tiles: {about}, {rate:.0f} tiles/s built")
         for name in ("plan", "build", "unchanged", "unchanged, reading", "verify"):
             print(f"  {name:22}{figures[name]['seconds']:>9.2f} s{figures[name]['peak_mb']:>8.0f} MB", flush=True)
-        tiles.unlink()
+        mission.with_suffix(".mbtiles").unlink()
     return result
 
 
-def write_country(path: Path, count: int) -> tuple[float, float, float, float]:
+def write_country(folder: Path, count: int) -> Path:
+    """The mission file of a country of about `count` tiles of 8 x 8 pixels with a tiny backbone, and what it names."""
+    write_backbone(folder / "tiny.onnx", size=16, dim=8)
+    mission = folder / f"country-{count}.toml"
+    bbox = _write_tiles(mission.with_suffix(".mbtiles"), count)
+    text = mission_toml(
+        mission=mission.stem,
+        tiles=mission.with_suffix(".mbtiles"),
+        model=Path("tiny.onnx"),
+        bbox=bbox,
+        zooms=(17,),
+        takeoff=((bbox[1] + bbox[3]) / 2, (bbox[0] + bbox[2]) / 2),
+        resize=16,
+        more=f"[coverage]\ntile_size = {SIDE}\n",
+    )
+    mission.write_text(text.replace("opt = 8, max = 32", "opt = 256, max = 256"))
+    return mission
+
+
+def _write_tiles(path: Path, count: int) -> tuple[float, float, float, float]:
     """An MBTiles file of a square of about `count` tiles of noise at zoom 17; the box of it in degrees."""
     side = round(count**0.5)
     x0, y0, zoom = 60_000, 45_000, 17

@@ -1,0 +1,292 @@
+"""A map of 10^8 tiles on 1 to 1,000 workers: the seconds of each station are measured here, the rest is simulated.
+
+Measured: describing, reading and hashing tiles, sending a cell to another process and taking a shard back over a socket
+of this machine, storing shards, planning, and the entry table. Imagery and backbone are the shared ones where they are
+at hand. Not measured, and named in what is printed: the slow backbone, the spread of units, and the link.
+"""
+
+from __future__ import annotations
+
+import datetime
+import pickle
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builders.artifacts.shard import GROUP, ShardRequest, ShardResult
+from builders.artifacts.store import ArtifactStore
+from builders.compose import EMBED_BATCH
+from builders.descriptors.embed import CellRequest, Description
+from builders.descriptors.preprocess import Preprocess
+from builders.descriptors.rows import CachedCell, RowCache, view_digests
+from builders.descriptors.shard import write_shard
+from builders.grid.tiles import MAX_AREA_TILES, Tile, tile_id
+from builders.imagery.inventory import LevelRequest, SourceSpec, TileSources, cells_of
+from builders.recipe import RowRecipe
+from store.format.entries import MAX_ENTRIES, TABLE_LIMIT, Entry, EntryTable, sorted_table
+from store.format.ids import BuildKey, ObjectId
+from store.ground.repository import Repository
+from store.ground.writer import writing
+from tests.bench import maps
+from tests.bench.simulation import Run, Unit, simulate
+from tests.support.field import make_store
+
+TILES = 10**8
+CELL = 256
+WIDTH = 512  # numbers of a row
+WORKERS = (1, 8, 32, 100, 1000)
+# Assumed. Large transformers describe a few tiles a second on a CPU; a gigabit link carries 118 MB/s.
+SLOW = 5.0
+SPREAD = 0.2
+BANDWIDTH = 118e6
+# Of a cluster: cells of a round, and cells under way, for each worker.
+ROUNDS, AHEAD = 8, 3
+
+
+def scale(folder: Path, *, small: bool) -> dict[str, Any]:
+    measured = measure(folder, small=small)
+    print("measured here:")
+    for name, value in measured.items():
+        print(f"  {name:44}{value:>14,.6g}")
+    result: dict[str, Any] = {"measured": measured, "simulated": []}
+    tiles = 100_000 if small else TILES
+    print(f"\nsimulated: {tiles:,} tiles; assumed: units differ by {SPREAD:.0%}, a link of {BANDWIDTH / 1e6:.0f} MB/s")
+    print(f"{'backbone':>20}{'workers':>9}{'under way':>11}{'tiles/s':>10}{'days':>9}{'driver':>8}{'link':>7}  limit")
+    for name, rate in (("measured", measured["tiles described a second"]), ("slow, assumed", SLOW)):
+        for workers in WORKERS:
+            for way, round_, window in (
+                (f"{GROUP}", GROUP, GROUP),
+                (f"{AHEAD} a worker", max(GROUP, ROUNDS * workers), AHEAD * workers),
+            ):
+                run = _run(measured, rate, tiles, workers, round_, window)
+                result["simulated"].append(
+                    {"backbone": name, "workers": workers, "under_way": way, "rate": tiles / run.seconds}
+                    | {"seconds": run.seconds, "driver": run.driver, "link": run.link, "limit": run.limit}
+                )
+                print(
+                    f"{name:>20}{workers:>9}{way:>11}{tiles / run.seconds:>10,.0f}{run.seconds / 86400:>9,.2f}"
+                    f"{run.driver:>8.0%}{run.link:>7.0%}  {run.limit}",
+                    flush=True,
+                )
+    return result
+
+
+def _run(measured: dict[str, float], rate: float, tiles: int, workers: int, round_: int, window: int) -> Run:
+    unit = Unit(
+        send=CELL * measured["seconds to read a tile again"] + measured["seconds to send a cell"],
+        describe=CELL / rate,
+        take=measured["seconds to take a shard"] + measured["seconds to store a shard"],
+        barrier=measured[f"seconds to make {GROUP} shards durable"],
+        durable=GROUP,
+        sent=round(CELL * measured["bytes a tile"]),
+        returned=round(measured["bytes a shard"]),
+        spread=SPREAD,
+    )
+    return simulate(unit, cells=-(-tiles // CELL), workers=workers, round_=round_, window=window, bandwidth=BANDWIDTH)
+
+
+def measure(folder: Path, *, small: bool) -> dict[str, float]:
+    """The seconds of each station, and the bytes that pass between them, by what they are."""
+    described = maps.alone("embed", folder, "ours", EMBED_BATCH, int(small))
+    result = {"tiles described a second": described["rate"]}
+    cell, figures = _reading(folder, small=small)
+    result |= figures
+    result |= _crossing(cell, 8 if small else 200)
+    result |= _storing(folder / "store", cell, GROUP if small else 20 * GROUP)
+    result |= _planning(folder, (400, 900) if small else (40_000, 250_000))
+    result |= _table(2000 if small else MAX_ENTRIES)
+    return result
+
+
+# -- reading
+
+
+def _reading(folder: Path, *, small: bool) -> tuple[ShardRequest, dict[str, float]]:
+    """A full cell as it is sent to a worker, and what reading it costs. The cell has the tiles of the real imagery."""
+    path, _, side, zoom = maps.imagery(folder, small=small)
+    spec = SourceSpec(path, (zoom,), datetime.date(2018, 7, 16), scheme="tms")
+    with TileSources((spec,), 256, (-(180 * 10**7), -(85 * 10**7), 180 * 10**7, 85 * 10**7)) as sources:
+        ids = maps.ids_in(path, zoom)
+        request = LevelRequest(ids, cells_of(zoom, ids))
+        hashed = _seconds(lambda: sources.inventory({zoom: request}))
+        level = sources.inventory({zoom: request}).level(zoom)
+        again = _seconds(lambda: list(sources.read_again(level, level.ids)))
+        tiles = list(sources.read_again(level, level.ids))
+    count = len(tiles)
+    # The tiles of one cell are a range of ids: as many real images as a full cell has.
+    first = tile_id(Tile(zoom, 0, 0))
+    full = tuple((first + place, tiles[place % count][1]) for place in range(CELL))
+    preprocess = Preprocess((side, side))
+    request_of_cell = ShardRequest(
+        # A worker gets the model once, and not with each cell.
+        Description(Path("model.onnx"), "descriptor", preprocess, EMBED_BATCH),
+        "float16",
+        CellRequest(zoom, tuple(number for number, _ in full), full),
+        (np.empty(0, np.uint64), np.empty((0, 0), np.float16)),
+        _recipe().metadata(),
+    )
+    return request_of_cell, {
+        "bytes a tile": sum(len(data) for _, data in tiles) / count,
+        "seconds to read and hash a tile": hashed / count,
+        "seconds to read a tile again": again / count,
+    }
+
+
+def _recipe() -> RowRecipe:
+    return RowRecipe("", bytes(32), "descriptor", Preprocess((256, 256)).fields(), 256, (1, 1), "float16", "none")
+
+
+# -- crossing
+
+
+def _crossing(cell: ShardRequest, count: int) -> dict[str, float]:
+    """Sending cells to a process and taking shards from it, over TCP on this machine: the seconds of the driver."""
+    with _other() as connection:
+        start = time.perf_counter()
+        for _ in range(count):
+            connection.send_bytes(pickle.dumps(cell, protocol=5))
+        connection.send_bytes(b"")
+        sent = (time.perf_counter() - start) / count
+        start = time.perf_counter()
+        for _ in range(count):
+            result = pickle.loads(connection.recv_bytes())
+            assert ObjectId.of(result.data) == result.id
+        taken = (time.perf_counter() - start) / count
+    return {
+        "seconds to send a cell": sent,
+        "seconds to take a shard": taken,
+        "bytes a shard": float(len(result.data)),
+    }
+
+
+@contextmanager
+def _other() -> Iterator[Connection]:
+    with Listener(("127.0.0.1", 0)) as listener:
+        code = f"from tests.bench.scale import answer; answer({listener.address!r})"
+        with subprocess.Popen([sys.executable, "-c", code], cwd=maps.ROOT) as process:
+            try:
+                with listener.accept() as connection:
+                    yield connection
+                assert process.wait(60) == 0
+            finally:
+                process.kill()
+
+
+def answer(address: tuple[str, int]) -> None:
+    """The other process: takes cells until an empty message comes, then sends as many shards."""
+    count = 0
+    with Client(address) as connection:
+        while data := connection.recv_bytes():
+            pickle.loads(data)
+            count += 1
+        result = pickle.dumps(_shard(0, WIDTH), protocol=5)
+        for _ in range(count):
+            connection.send_bytes(result)
+
+
+def _shard(seed: int, width: int) -> ShardResult:
+    origins = np.arange(CELL, dtype=np.uint64)
+    rows = np.random.default_rng(seed).standard_normal((CELL, width)).astype(np.float16)
+    data = write_shard(origins, rows, _recipe().metadata())
+    return ShardResult(data, ObjectId.of(data), origins, width, CELL, ())
+
+
+# -- storing
+
+
+def _storing(store: Path, cell: ShardRequest, count: int) -> dict[str, float]:
+    """Storing shards in groups, as `ShardBuilder` does: each shard, and what is done once for the group."""
+    cache, hashes = RowCache(store.parent / "rows"), np.zeros((CELL, 32), np.uint8)
+    recipe = _recipe()
+    added, committed = [], []
+    with Repository.init(store) as repository, writing(repository) as writer:
+        artifacts = ArtifactStore(writer, 0)
+        for start in range(0, count, GROUP):
+            shards = [_shard(seed, WIDTH) for seed in range(start, start + GROUP)]
+            with artifacts.inserting() as batch:
+                begin = time.perf_counter()
+                for shard in shards:
+                    batch.add_bytes(shard.data, expect=shard.id)
+                stored = time.perf_counter()
+                batch.commit()
+                artifacts.remember({BuildKey(bytes(one.id)): ((one.id,), 0.0) for one in shards}, "bench")
+                end = time.perf_counter()
+            for place, shard in enumerate(shards):
+                shown = view_digests(shard.origins.reshape(-1, 1, 1), shard.origins, hashes)
+                entry = CachedCell(shard.id, len(shard.data), shard.origins, shown)
+                cache.keep(recipe, cell.cell.zoom, start + place, entry)
+            added.append(stored - begin + time.perf_counter() - end)
+            committed.append(end - stored)
+    return {
+        "seconds to store a shard": statistics.median(added) / GROUP,
+        f"seconds to make {GROUP} shards durable": statistics.median(committed),
+    }
+
+
+# -- planning
+
+
+def _planning(folder: Path, counts: tuple[int, int]) -> dict[str, float]:
+    """What a tile more costs a plan, from two countries of synthetic tiles."""
+    desk = make_store(folder)
+    found = []
+    for count in counts:
+        mission = maps.write_country(folder, count)
+        start = time.perf_counter()
+        plan = maps.alone("command", "plan", mission, "--store", desk.store)
+        found.append((count, time.perf_counter() - start, plan["peak_mb"]))
+    (fewer, short, small), (more, long, large) = found
+    return {
+        "seconds to plan a tile": (long - short) / (more - fewer),
+        "bytes of memory a tile that is planned": (large - small) * 2**20 / (more - fewer),
+    }
+
+
+# -- the table
+
+
+def _table(count: int) -> dict[str, float]:
+    """The entry table: of shards with a short and with the longest name of a descriptor set."""
+    result = {}
+    for name, text in (("place-embedder", "of place-embedder"), ("n" * 64, "of the longest name")):
+        entries = [
+            Entry(
+                f"descriptors/{name}/17/13-{7000 + place // 300}-{4000 + place % 300}.safetensors",
+                ObjectId(place.to_bytes(32, "big")),
+                148_000,
+                BuildKey(place.to_bytes(32, "little")),
+                {"dim": WIDTH, "dtype": "float16", "rows": CELL},
+            )
+            for place in range(count)
+        ]
+        size = sum(map(len, sorted_table(entries[:1000]).leaves)) / min(count, 1000)
+        result[f"bytes an entry {text}"] = size
+        result[f"entries in {TABLE_LIMIT >> 20} MiB {text}"] = float(min(MAX_ENTRIES, int(TABLE_LIMIT / size)))
+        if text == "of place-embedder":
+            start = time.perf_counter()
+            table = sorted_table(entries)
+            data, _ = table.render(), table.merkle_root
+            made = time.perf_counter()
+            assert EntryTable.parse(data).merkle_root == table.merkle_root
+            result["seconds to make an entry of the table"] = (made - start) / count
+            result["seconds to check an entry of the table"] = (time.perf_counter() - made) / count
+    result["tiles of one zoom of an area, at most"] = float(MAX_AREA_TILES)
+    return result
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """The median of three, after one that warms up."""
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
