@@ -180,11 +180,19 @@ def tiles(request: Request, _messages: Messages) -> dict[str, Any]:
     return {"findings": to_json(tuple[Finding, ...], findings)}
 
 
+def inspect(request: Request, _messages: Messages) -> dict[str, Any]:
+    """Return what a tile source and a model say of themselves: see `inspection.inspect`."""
+    from builders.inspection import Inspected, inspect
+
+    return {"inspected": to_json(Inspected, inspect(request["imagery"], Path(request["model"])))}
+
+
 Tasks: TypeAlias = Mapping[str, Callable[[Request, Messages], dict[str, Any]]]
 
 TASKS: Tasks = {
     "build": build,
     "engines": engines,
+    "inspect": inspect,
     "order": order,
     "plan": plan,
     "recipes": recipes,

@@ -23,10 +23,12 @@ from store.trust.keys import PublicKey
 from store.trust.review import signing_code
 from tools import (
     aircraft,
+    doctor,
     engines,
     fsck,
     keyfiles,
     missions,
+    new,
     packs,
     receipts,
     releases,
@@ -366,3 +368,5 @@ missions.add_to(app)
 engines.add_to(app)
 retrieval.add_to(app)
 packs.add_to(app)
+doctor.add_to(app)
+new.add_to(app)
