@@ -23,6 +23,7 @@ NAMES = (*BACKENDS, "faiss")
 # Loading from a slow disk for the first time takes seconds.
 _SECONDS = 120.0
 _MAX_ANSWER, _MAX_TEXT = 1 << 16, 2000
+_REMEDY = "install the library again, in the build for this machine; one for an accelerator needs its driver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,10 @@ def look(name: str, module: str = "builders.libraries") -> Library:
             max_result=_MAX_ANSWER,
         )
         limits = Limits(usable_memory(), _SECONDS)
-        value, _ = run_worker(job, {"library": name}, Path(folder), limits, lambda _line, _worker: None)
+        try:
+            value, _ = run_worker(job, {"library": name}, Path(folder), limits, lambda _line, _worker: None)
+        except Unavailable as error:
+            raise error.restated(error.message, remedy=_REMEDY if error.kind == "failed" else error.remedy) from error
     try:
         texts = [value[key] for key in ("host", "version", "error", "remedy")] + value["providers"]
         if not all(type(text) is str and len(text) <= _MAX_TEXT for text in texts):
@@ -62,7 +66,7 @@ def look(name: str, module: str = "builders.libraries") -> Library:
         return Library(name, host, version, tuple(providers), error, remedy, value["absent"] is True)
     except (KeyError, TypeError) as error:
         what = f"the process that loads the library of {name} gave back something else than what it found"
-        raise Unavailable(what, remedy="install the library again", kind="failed", library=name) from error
+        raise Unavailable(what, remedy=_REMEDY, kind="failed", library=name) from error
 
 
 def _described(name: str) -> Mapping[str, Any]:
