@@ -88,7 +88,6 @@ def examine(store: str | None, cache: Path, *, now: float) -> Iterator[Check]:
 def of_machine(cache: Path, *, now: float) -> Iterator[Check]:
     """Yield the checks of the program, of what runs networks, and of the machine."""
     yield from _program()
-    yield from _extras(list(metadata.distribution("flightbag").requires or ()))
     yield _cpu()
     for name in NAMES:
         yield _library(name)
@@ -105,7 +104,15 @@ def of_machine(cache: Path, *, now: float) -> Iterator[Check]:
 
 
 def _program() -> Iterator[Check]:
-    yield Check("flightbag", "ok", f"{metadata.version('flightbag')} in {Path(__file__).parents[1]}")
+    place = Path(__file__).parents[1]
+    try:
+        installed = metadata.distribution("flightbag")
+    except metadata.PackageNotFoundError:
+        text = f"in {place}, not installed: what it needs is not known"
+        yield Check("flightbag", "unknown", text, "install it with pip")
+    else:
+        yield Check("flightbag", "ok", f"{installed.version} in {place}")
+        yield from _extras(installed.requires or ())
     yield python(sys.version_info[:3])
     system, machine = platform.system(), platform.machine()
     libc = " ".join(platform.libc_ver())

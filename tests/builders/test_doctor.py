@@ -85,6 +85,15 @@ def test_the_requirements_of_this_project_are_read_as_the_standard_reads_them() 
         doctor._need("numpy @ https://example.org/numpy.whl")
 
 
+def test_a_program_that_is_not_installed_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise doctor.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor.metadata, "distribution", absent)
+    found = {check.name: check for check in doctor._program()}
+    assert (found["flightbag"].state, "base" in found) == ("unknown", False)
+
+
 def test_a_python_that_is_too_old_for_something_says_for_what() -> None:
     assert [python(one).state for one in ((3, 9, 1), (3, 10, 12), (3, 11, 0))] == ["problem", "note", "ok"]
 
