@@ -62,8 +62,8 @@ def look(name: str, module: str = "builders.libraries") -> Library:
         texts = [value[key] for key in ("host", "version", "error", "remedy")] + value["providers"]
         if not all(type(text) is str and len(text) <= _MAX_TEXT for text in texts):
             raise TypeError("it has a field of a wrong type")
-        host, version, error, remedy, *providers = texts
-        return Library(name, host, version, tuple(providers), error, remedy, value["absent"] is True)
+        host, version, wrong, remedy, *providers = texts
+        return Library(name, host, version, tuple(providers), wrong, remedy, value["absent"] is True)
     except (KeyError, TypeError) as error:
         what = f"the process that loads the library of {name} gave back something else than what it found"
         raise Unavailable(what, remedy=_REMEDY, kind="failed", library=name) from error

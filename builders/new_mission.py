@@ -59,7 +59,7 @@ def _facts(path: Path, source: Path, model: Path, seen: Inspected, today: dateti
         source=_relative(source, path),
         zooms=image.zooms,
         bbox=image.bbox,
-        captured=min(today, datetime.datetime.fromtimestamp(source.stat().st_mtime, datetime.timezone.utc).date()),
+        captured=_date_of(source, today),
         tile_size=image.tile_size,
         scheme=image.scheme or "",
         about_source=", ".join([*about, *image.notes]) + ".",
@@ -69,6 +69,14 @@ def _facts(path: Path, source: Path, model: Path, seen: Inspected, today: dateti
         outputs=seen.outputs,
         today=today,
     )
+
+
+def _date_of(path: Path, today: datetime.date) -> datetime.date:
+    """Return the date of a file, today for one that has none or a later one."""
+    try:
+        return min(today, datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.timezone.utc).date())
+    except (OSError, ValueError, OverflowError):
+        return today
 
 
 def _named(stem: str, pattern: re.Pattern[str], marks: str, otherwise: str) -> str:
