@@ -1,0 +1,3 @@
+"""The command line of Flightbag: it parses, calls, renders."""
+
+__version__ = "0.1.0"

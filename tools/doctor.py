@@ -6,23 +6,17 @@ import time
 from dataclasses import asdict
 from typing import Annotated
 
-import typer
-
 from tools import render
 from tools.arguments import ENV, Json, cache_folder, print_lines
+from tools.parameters import Argument
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("doctor")(doctor)
 
 
 @command
 def doctor(
     store: Annotated[
         str | None,
-        typer.Argument(metavar="[STORE]", envvar=ENV, help="Also look at this store.", show_default=False),
+        Argument(metavar="[STORE]", envvar=ENV, help="Also look at this store."),
     ] = None,
     as_json: Json = False,
 ) -> int:

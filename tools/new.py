@@ -6,17 +6,11 @@ import datetime
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from builders.extras import require_build_extra
 from tools.arguments import Json, MissionFilePath
+from tools.parameters import Option
 from tools.progress import work_bars
 from tools.status import OK, command, print_json, say
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("new")(new)
 
 
 @command
@@ -24,11 +18,9 @@ def new(
     mission_file: MissionFilePath,
     imagery: Annotated[
         str,
-        typer.Option(metavar="SOURCE", help="The tile source: PATH, or tms:PATH or xyz:PATH.", show_default=False),
+        Option(metavar="SOURCE", help="The tile source: PATH, or tms:PATH or xyz:PATH."),
     ],
-    model: Annotated[
-        Path, typer.Option(readable=False, metavar="MODEL.onnx", help="The ONNX model.", show_default=False)
-    ],
+    model: Annotated[Path, Option(metavar="MODEL.onnx", help="The ONNX model.")],
     as_json: Json = False,
 ) -> int:
     """Write a mission file for some imagery and a model, ready to plan. Every key has a line that explains it.
