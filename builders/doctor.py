@@ -58,6 +58,8 @@ _EARLIEST = 1_767_225_600  # 2026-01-01
 # Clocks of machines that are in step differ by less.
 _SLACK_S = 300
 _RSYNC = (3, 2, 4)
+# Each build of ONNX Runtime for an accelerator is a distribution of its own.
+_RUNTIMES = ("onnxruntime", *(f"onnxruntime-{one}" for one in ("gpu", "openvino", "directml", "rocm", "migraphx")))
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)((?:[<>=!~]=?[0-9][0-9A-Za-z.*]*,?)*)\s*(?:;\s*(.*))?")
 _TERM = re.compile(r"(python_version|platform_system|platform_machine|extra)\s*(==|<|>=)\s*['\"]([^'\"]*)['\"]")
 
@@ -113,6 +115,7 @@ def _program() -> Iterator[Check]:
     else:
         yield Check("flightbag", "ok", f"{installed.version} in {place}")
         yield from _extras(installed.requires or ())
+        yield from one_runtime()
     yield python(sys.version_info[:3])
     system, machine = platform.system(), platform.machine()
     libc = " ".join(platform.libc_ver())
@@ -202,14 +205,22 @@ def _installed(extra: str, wanted: Sequence[_Need], version_of: Callable[[str], 
 
 
 def _version_of(name: str) -> str | None:
-    # Each build of ONNX Runtime for an accelerator is a distribution of its own.
-    builds = ("-gpu", "-openvino", "-directml", "-rocm", "-migraphx") if name == "onnxruntime" else ()
-    for one in (name, *(name + build for build in builds)):
+    for one in _RUNTIMES if name == "onnxruntime" else (name,):
         try:
             return metadata.version(one)
         except metadata.PackageNotFoundError:
             continue
     return None
+
+
+def one_runtime(version_of: Callable[[str], str | None] = _version_of) -> Iterator[Check]:
+    """Yield a problem where several builds of ONNX Runtime are installed: they have the same files, and the last one
+    that was installed or removed wins."""
+    present = [name for name in _RUNTIMES if version_of(name) is not None]
+    if len(present) > 1:
+        names = " ".join(present)
+        text = f"{' and '.join(present)} are installed, which overwrite each other's files"
+        yield Check("onnxruntime", "problem", text, f"pip uninstall {names}, then install one of them")
 
 
 def _holds(version: str, comparison: str, other: str) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from builders import doctor
-from builders.doctor import Check, against_log, clock, examine, of_store, python
+from builders.doctor import Check, against_log, clock, examine, of_store, one_runtime, python
 from builders.libraries import Library
 from store.disk import medium as medium_module
 from store.disk.layout import open_store
@@ -59,6 +59,14 @@ def test_each_extra_is_installed_absent_or_wrong() -> None:
     assert (found["base"].state, found["extra onboard"].state) == ("problem", "note")
     assert "not installed: numpy, onnxruntime" in found["extra onboard"].text
     assert extras()["base"].state == "problem"
+
+
+def test_two_builds_of_onnx_runtime_are_a_problem() -> None:
+    """`_version_of` asks for any of them where the library is asked for by its own name."""
+    [problem] = one_runtime({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.30.0"}.get)
+    assert (problem.state, problem.remedy[:42]) == ("problem", "pip uninstall onnxruntime onnxruntime-gpu,")
+    assert not list(one_runtime({"onnxruntime-gpu": "1.30.0"}.get))
+    assert not list(one_runtime())
 
 
 @pytest.mark.parametrize("version", ["2", "2.0.0", "2.10", "10.0"])
