@@ -60,7 +60,9 @@ _SLACK_S = 300
 _RSYNC = (3, 2, 4)
 # Each build of ONNX Runtime for an accelerator is a distribution of its own.
 _RUNTIMES = ("onnxruntime", *(f"onnxruntime-{one}" for one in ("gpu", "openvino", "directml", "rocm", "migraphx")))
-_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)((?:[<>=!~]=?[0-9][0-9A-Za-z.*]*,?)*)\s*(?:;\s*(.*))?")
+_BOUND = re.compile(r"(>=|<)([0-9]+(?:\.[0-9]+)*)")
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)((?:(?:>=|<)[0-9]+(?:\.[0-9]+)*,?)*)\s*(?:;\s*(.*))?")
+_JOINED = re.compile(r"[()\s]|\band\b")
 _TERM = re.compile(r"(python_version|platform_system|platform_machine|extra)\s*(==|<|>=)\s*['\"]([^'\"]*)['\"]")
 
 
@@ -149,7 +151,13 @@ def _extras(requires: Sequence[str], version_of: Callable[[str], str | None] | N
     """Yield the check of the base install, and of each extra."""
     needs: dict[str, list[_Need]] = {"": [], **{name: [] for name in _EXTRAS}}
     for text in requires:
-        if (found := _need(text)) is not None:
+        try:
+            found = _need(text)
+        except ValueError:
+            remedy = "compare it with `pip show --verbose flightbag`, and report this as a defect"
+            yield Check("base", "unknown", f"the requirement {text!r} of this program cannot be read", remedy)
+            continue
+        if found is not None:
             extra, need = found
             needs.setdefault(extra, []).append(need)
     for extra, wanted in needs.items():
@@ -160,11 +168,12 @@ def _extras(requires: Sequence[str], version_of: Callable[[str], str | None] | N
 def _need(text: str) -> tuple[str, _Need] | None:
     """Return (extra, "" for the base install; what is needed) of a requirement; None where it is none of this machine.
 
-    Every term of its condition must hold: the conditions of this project know no `or`.
+    Every term of its condition must hold. Raise ValueError for all that the requirements of this project have not: an
+    `or`, another term, another comparison than >= and <.
     """
     match = _REQUIREMENT.fullmatch(text)
-    if match is None:
-        raise Unavailable(f"the requirement {text!r} of this program cannot be read", remedy="report it as a defect")
+    if match is None or _JOINED.sub("", _TERM.sub("", match[3] or "")):
+        raise ValueError(text)
     name, bounds, condition = match.groups()
     extra = ""
     here = {"platform_system": platform.system(), "platform_machine": platform.machine()}
@@ -177,8 +186,7 @@ def _need(text: str) -> tuple[str, _Need] | None:
                 return None
         elif here[what] != value:
             return None
-    parts = (re.fullmatch(r"([<>=!~]=?)(.*)", part) for part in bounds.split(",") if part)
-    return extra, _Need(name, tuple((part[1], part[2]) for part in parts if part is not None))
+    return extra, _Need(name, tuple(_BOUND.findall(bounds)))
 
 
 def _installed(extra: str, wanted: Sequence[_Need], version_of: Callable[[str], str | None]) -> Check:
@@ -225,7 +233,7 @@ def one_runtime(version_of: Callable[[str], str | None] = _version_of) -> Iterat
 
 def _holds(version: str, comparison: str, other: str) -> bool:
     have, bound = _numbers(version), _numbers(other)
-    return have >= bound if comparison == ">=" else have < bound if comparison == "<" else True
+    return have >= bound if comparison == ">=" else have < bound
 
 
 def _numbers(version: str) -> tuple[int, ...]:

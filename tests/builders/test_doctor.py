@@ -82,15 +82,29 @@ def test_the_requirements_of_this_project_are_read_as_the_standard_reads_them() 
         standard = Requirement(text)
         if standard.extras:
             continue
-        assert " or " not in str(standard.marker or "")
         applies = standard.marker is None or standard.marker.evaluate()
         found = doctor._need(str(standard))
         assert (found is not None) == applies, text
         if found is not None:
             bounds = {(one.operator, one.version) for one in standard.specifier}
             assert (found[1].name, set(found[1].bounds)) == (standard.name, bounds)
-    with pytest.raises(Unavailable):
-        doctor._need("numpy @ https://example.org/numpy.whl")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "numpy @ https://example.org/numpy.whl",
+        "numpy!=2.1",
+        "numpy~=2.1",
+        "numpy>=2.0; sys_platform == 'linux'",
+        "numpy>=2.0; extra == 'build' or extra == 'onboard'",
+        "numpy[fast]>=2.0",
+    ],
+)
+def test_a_requirement_that_is_not_understood_is_not_taken_for_met(text: str) -> None:
+    found = [check for check in doctor._extras([text], lambda _name: "2.0") if check.state == "unknown"]
+    assert [text in check.text for check in found] == [True]
+    assert found[0].remedy
 
 
 def test_a_program_that_is_not_installed_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
