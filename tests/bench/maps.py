@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from builders.descriptors.decoding import decode, resized
@@ -107,7 +106,10 @@ def embed(folder: Path, way: str, batch: int, *, small: bool) -> dict[str, float
     """Tiles a second of one way. The bare session is fed tensors that are ready, on all cores."""
     tiles, model, side, zoom = imagery(folder, small=small)
     with MBTilesSource(Database(tiles), Extent((0, 0, 1, 1), ()), "tms") as source:
-        cells = sorted({cell_of(tile_from_id(n)) for n in ids_in(tiles, zoom).tolist()})
+        with closing(sqlite3.connect(tiles)) as db:
+            rows = db.execute("SELECT tile_column, tile_row FROM tiles WHERE zoom_level = ?", (zoom,)).fetchall()
+        x, y = (np.array(part, np.int64) for part in zip(*((x, (1 << zoom) - 1 - y) for x, y in rows), strict=True))
+        cells = sorted({cell_of(tile_from_id(n)) for n in tile_ids(zoom, x, y).tolist()})
         found = [list(source.cell(cell, zoom)) for cell in cells]
     preprocess = Preprocess((side, side))
     count = sum(map(len, found))
@@ -134,14 +136,6 @@ def embed(folder: Path, way: str, batch: int, *, small: bool) -> dict[str, float
             yield CellRequest(zoom, tuple(number for number, _ in cell), tuple(cell))
 
     return {"rate": _rate(count, lambda: list(embedder.embed(jobs(), "float16")), least), "peak_mb": peak_mb()}
-
-
-def ids_in(tiles: Path, zoom: int) -> NDArray[np.uint64]:
-    """The ids of the tiles of a zoom in an MBTiles file, ascending: uint64[n]."""
-    with closing(sqlite3.connect(tiles)) as db:
-        rows = db.execute("SELECT tile_column, tile_row FROM tiles WHERE zoom_level = ?", (zoom,)).fetchall()
-    x, y = (np.array(part, np.int64) for part in zip(*((x, (1 << zoom) - 1 - y) for x, y in rows), strict=True))
-    return np.sort(tile_ids(zoom, x, y))
 
 
 def _rate(count: int, run: Callable[[], object], least: float) -> float:
@@ -186,7 +180,8 @@ def country(folder: Path, *, small: bool) -> dict[str, Any]:
         about = f"{figures['entries']} entries, table {figures['table_bytes']} bytes"
         print(f"{count} tiles: {about}, {rate:.0f} tiles/s built")
         for name in ("plan", "build", "unchanged", "unchanged, reading", "verify"):
-            print(f"  {name:22}{figures[name]['seconds']:>9.2f} s{figures[name]['peak_mb']:>8.0f} MB", flush=True)
+            seconds, core, peak = (figures[name][key] for key in ("seconds", "core_seconds", "peak_mb"))
+            print(f"  {name:22}{seconds:>9.2f} s{core:>9.2f} s of a core{peak:>8.0f} MB", flush=True)
         mission.with_suffix(".mbtiles").unlink()
     return result
 
@@ -248,7 +243,8 @@ def _png(pixels: Any) -> bytes:
 
 
 def command(*args: str) -> dict[str, Any]:
-    """One command of the command line in this process: what it said, and its peak of memory."""
+    """One command of the command line in this process: what it said, its peak of memory, and the seconds of a core
+    that it and its processes took, which other work on the machine hardly changes."""
     from tests.support.commands import flightbag
 
     ran = flightbag(*args)
@@ -256,7 +252,8 @@ def command(*args: str) -> dict[str, Any]:
         raise SystemExit(f"{args[0]} ended with {ran.status}: {ran.out[-2000:]} {ran.err[-2000:]}")
     said = ran.json if "--json" in args else {}
     kept = {key: said[key] for key in ("outcome", "table", "entries", "go", "figures") if key in said}
-    return {**kept, "peak_mb": peak_mb()}
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {**kept, "peak_mb": peak_mb(), "core_seconds": sum(one.ru_utime + one.ru_stime for one in spent)}
 
 
 # Search

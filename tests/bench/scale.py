@@ -21,15 +21,17 @@ from typing import Any
 
 import numpy as np
 
-from builders.artifacts.shard import GROUP, ShardRequest, ShardResult
+from builders.artifacts.shard import GROUP, ShardRequest, ShardResult, describe_cell, forget_networks
 from builders.artifacts.store import ArtifactStore
+from builders.artifacts.task import silent
 from builders.compose import EMBED_BATCH
 from builders.descriptors.embed import CellRequest, Description
 from builders.descriptors.preprocess import Preprocess
 from builders.descriptors.rows import CachedCell, RowCache, view_digests
 from builders.descriptors.shard import write_shard
-from builders.grid.tiles import MAX_AREA_TILES, Tile, tile_id
+from builders.grid.tiles import MAX_AREA_TILES, Tile, tile_id, tiles_of_bbox
 from builders.imagery.inventory import LevelRequest, SourceSpec, TileSources, cells_of
+from builders.inspection import inspect
 from builders.recipe import RowRecipe
 from store.format.entries import MAX_ENTRIES, TABLE_LIMIT, Entry, EntryTable, sorted_table
 from store.format.ids import BuildKey, ObjectId
@@ -95,10 +97,9 @@ def _run(measured: dict[str, float], rate: float, tiles: int, workers: int, roun
 
 def measure(folder: Path, *, small: bool) -> dict[str, float]:
     """The seconds of each station, and the bytes that pass between them, by what they are."""
-    described = maps.alone("embed", folder, "ours", EMBED_BATCH, int(small))
-    result = {"tiles described a second": described["rate"]}
-    cell, figures = _reading(folder, small=small)
-    result |= figures
+    cell, result = _reading(folder, small=small)
+    result["tiles described a second"] = CELL / _seconds(lambda: describe_cell(cell, silent))
+    forget_networks()
     result |= _crossing(cell, 8 if small else 200)
     result |= _storing(folder / "store", cell, GROUP if small else 20 * GROUP)
     result |= _planning(folder, (400, 900) if small else (40_000, 250_000))
@@ -111,10 +112,11 @@ def measure(folder: Path, *, small: bool) -> dict[str, float]:
 
 def _reading(folder: Path, *, small: bool) -> tuple[ShardRequest, dict[str, float]]:
     """A full cell as it is sent to a worker, and what reading it costs. The cell has the tiles of the real imagery."""
-    path, _, side, zoom = maps.imagery(folder, small=small)
+    path, model, side, zoom = maps.imagery(folder, small=small)
+    bbox = inspect(f"tms:{path}", model).imagery.bbox
     spec = SourceSpec(path, (zoom,), datetime.date(2018, 7, 16), scheme="tms")
-    with TileSources((spec,), 256, (-(180 * 10**7), -(85 * 10**7), 180 * 10**7, 85 * 10**7)) as sources:
-        ids = maps.ids_in(path, zoom)
+    with TileSources((spec,), 256, bbox) as sources:
+        ids = tiles_of_bbox(bbox, zoom)
         request = LevelRequest(ids, cells_of(zoom, ids))
         hashed = _seconds(lambda: sources.inventory({zoom: request}))
         level = sources.inventory({zoom: request}).level(zoom)
@@ -126,8 +128,7 @@ def _reading(folder: Path, *, small: bool) -> tuple[ShardRequest, dict[str, floa
     full = tuple((first + place, tiles[place % count][1]) for place in range(CELL))
     preprocess = Preprocess((side, side))
     request_of_cell = ShardRequest(
-        # A worker gets the model once, and not with each cell.
-        Description(Path("model.onnx"), "descriptor", preprocess, EMBED_BATCH),
+        Description(model, "descriptor", preprocess, EMBED_BATCH),  # by its path: a worker gets it once
         "float16",
         CellRequest(zoom, tuple(number for number, _ in full), full),
         (np.empty(0, np.uint64), np.empty((0, 0), np.float16)),
