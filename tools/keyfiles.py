@@ -11,7 +11,6 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from store.takeoff.verify import pinned_root
 from store.trust.key_file import KEY_FILE_LIMIT, OPENSSH, PUBLIC, Protection, block, check_passphrase
 from store.trust.keys import PassphraseNeeded, PrivateKey, PublicKey, Signer
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
+from store.values import dataclass
 from tools.printable import printable
 
 if TYPE_CHECKING:

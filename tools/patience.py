@@ -18,11 +18,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from threading import Event, Thread
 from typing import NoReturn
 
 from store.errors import Unavailable
+from store.values import dataclass
 from tools.status import INTERRUPTED, UNKNOWN, fail, say, warn
 from tools.streams import OutputLost
 

@@ -24,7 +24,7 @@ import click
 
 from store.errors import FlightbagError, Unavailable
 from tools.printable import printable
-from tools.status import INTERRUPTED, fail
+from tools.status import INTERRUPTED, fail, say
 from tools.streams import OutputLost, discard, empty_streams, flush_streams, open_streams
 
 READER_GONE = 128 + signal.SIGPIPE
@@ -75,6 +75,7 @@ def _status(program: click.Command, usage: int) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     except click.Abort:  # Ctrl-C while a command is loaded
+        say("flightbag: interrupted", sys.stderr)
         return INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:  # its message is the help text
         error.show()

@@ -229,3 +229,20 @@ run_program(command_of("work", work), usage=2, could_not_do=3)
 def test_ctrl_c_after_the_verdict_does_not_replace_the_status() -> None:
     ran = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "done\n", "")
+
+
+EARLY = """
+import os, signal
+from tools.commands import command_of
+from tools.program import run_program
+
+def work() -> int:
+    os.kill(os.getpid(), signal.SIGINT)
+
+run_program(command_of("work", work), usage=2, could_not_do=3)
+"""
+
+
+def test_ctrl_c_before_a_command_is_loaded_is_no_traceback() -> None:
+    ran = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr.strip()) == (130, "", "flightbag: interrupted")
