@@ -3,7 +3,7 @@
 One driver reads a cell, packs and sends it; a link carries it to a worker, which describes it; the link carries the
 shard back; the driver takes the results in order, checks and stores each, and makes some of them durable at once. The
 driver does one thing at a time, and so does each worker. A round of cells ends before the next begins: the driver holds
-the locks of a round. No worker is lost here.
+the locks of a round. The link carries both ways at once. No worker is lost here.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def simulate(unit: Unit, *, cells: int, workers: int, round_: int, window: int, 
                 done = max(link, heapq.heappop(free)) + seconds
                 heapq.heappush(free, done)
                 described += seconds
-                linked += (unit.sent + unit.returned) / bandwidth
+                linked += unit.sent / bandwidth
                 under_way.append(done + unit.returned / bandwidth)
                 sent += 1
             else:
