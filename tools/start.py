@@ -33,6 +33,8 @@ app = Commands(
         "build": "tools.cli:build",
         "ls": "tools.cli:list_missions",
         "show": "tools.cli:show",
+        "map": "tools.maps:run",
+        "report": "tools.report:run",
         "sync": "tools.sync:run",
         "withdraw": "tools.withdraw:mission",
         "fsck": "tools.fsck:run",
@@ -56,6 +58,7 @@ app = Commands(
         "quality": "tools.retrieval:quality",
         "pack": "tools.packs:pack_command",
         "unpack": "tools.packs:unpack_command",
+        "example": "tools.example:run",
         "completion": "tools.completion:run",
         "keys": Commands(
             "keys",
