@@ -71,6 +71,7 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench engines
 	$(BIN)/python -m tests.bench throughput
 	$(BIN)/python -m tests.bench country
+	$(BIN)/python -m tests.bench scale
 	$(BIN)/python -m tests.bench orthophotos
 	$(BIN)/python -m tests.bench recall
 	$(BIN)/python -m tests.bench search

@@ -203,6 +203,13 @@ def _unfit(supply: Supply | None) -> list[list[str]]:
     return [[str(key), error.kind, error.message[:_MAX_TEXT]] for key, error in refused.items()]
 
 
+def inspect(request: Request, _messages: Messages) -> dict[str, Any]:
+    """Return what a tile source and a model say of themselves: see `inspection.inspect`."""
+    from builders.inspection import Inspected, inspect
+
+    return {"inspected": to_json(Inspected, inspect(request["imagery"], Path(request["model"])))}
+
+
 def samples(request: Request, _messages: Messages) -> dict[str, Any]:
     """Return a few tiles of a mission as pixels: see `builders.samples`."""
     from builders.samples import samples
@@ -217,6 +224,7 @@ Tasks: TypeAlias = Mapping[str, Callable[[Request, Messages], dict[str, Any]]]
 TASKS: Tasks = {
     "build": build,
     "engines": engines,
+    "inspect": inspect,
     "order": order,
     "plan": plan,
     "recipes": recipes,

@@ -28,6 +28,7 @@ from store.takeoff.mission import Evidence, Opened, OperatorCheck
 
 if TYPE_CHECKING:
     from builders.engines.card import EngineRecipes
+    from builders.inspection import Inspected
     from builders.report import EngineReport, OrderReport, PlanReport
 
 # A table has at most 22 MB in base64, the artifacts of its report 40 MB, and a million runs of missing tiles 30 MB.
@@ -208,6 +209,16 @@ def recipes(mission_file: Path, backbone: str, cache: Path, *, host: str | None,
     request = {**_request(mission_file, None, cache), "backbone": backbone, "host": host}
     result = run_confined("recipes", request, str(mission_file), progress)
     return EngineRecipes.of_plain(result["recipe"], result["steps"])
+
+
+def inspect(imagery: str, model: Path, *, progress: Progress) -> Inspected:
+    """Return what a tile source and a model say of themselves: see `inspection.inspect`."""
+    from builders.crossing import from_json
+    from builders.inspection import Inspected
+
+    request = {"imagery": imagery, "model": str(model)}
+    result = run_confined("inspect", request, f"{imagery} and {model}", progress)
+    return from_json(Inspected, result.get("inspected"))
 
 
 def check_tiles(store: str | os.PathLike[str], tiles: Sequence[str]) -> OperatorCheck:

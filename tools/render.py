@@ -20,6 +20,7 @@ from store.trust.root import TrustRoot
 
 if TYPE_CHECKING:
     from builders.acceptance import Acceptance
+    from builders.doctor import Check
     from builders.fulfilment import Offer
     from builders.imagery.repetition import Repeats
     from builders.onboard.measurement import Measurement
@@ -182,6 +183,24 @@ def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         yield "  ".join([*cells, row[-1]]).rstrip()
+
+
+def checks(items: Iterable[Check]) -> Iterator[str]:
+    """Yield the lines of the checks of a machine: the state, what was looked at, what it is like, and what to do."""
+    for item in items:
+        head = f"{item.state:<9}{item.name:<18} "
+        yield from textwrap.wrap(
+            head + item.text, 78, subsequent_indent=" " * len(head), break_long_words=False, break_on_hyphens=False
+        )
+        if item.remedy:
+            yield from textwrap.wrap(
+                f"-> {item.remedy}",
+                78,
+                initial_indent=" " * 9,
+                subsequent_indent=" " * 12,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
 
 
 def finding(item: Finding) -> Iterator[str]:

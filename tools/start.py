@@ -26,7 +26,9 @@ def _version(context: click.Context, _parameter: click.Parameter, requested: boo
 app = Commands(
     "flightbag",
     {
+        "doctor": "tools.doctor:doctor",
         "init": "tools.cli:init",
+        "new": "tools.new:new",
         "plan": "tools.cli:plan",
         "build": "tools.cli:build",
         "ls": "tools.cli:list_missions",

@@ -44,7 +44,7 @@ from builders.report import EngineReport, PlanRow
 from store.disk.media import object_path
 from store.disk.objects import read_chunks
 from store.errors import Corrupt, FlightbagError, Invalid, Refused, Unavailable
-from store.format.entries import Entry, kind_of
+from store.format.entries import Entry, kind_of, most_bytes
 from store.format.host import class_of, fit, is_host_class
 from store.format.ids import BuildKey, ObjectId
 from store.format.release import Approval
@@ -119,6 +119,10 @@ class EngineTask:
         folder, _, file = self.name.removeprefix("engines/").rpartition("/")
         stem = file.removesuffix(self.backend.suffix)
         return f"cards/{folder}/{stem}.json", self.name, f"engines/{folder}/{stem}.weights"
+
+    @property
+    def most_bytes(self) -> int:
+        return sum(map(most_bytes, self.names))
 
     @property
     def complete(self) -> bool:

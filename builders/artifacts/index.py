@@ -31,7 +31,7 @@ from builders.onboard.layers import MapLayer
 from builders.recipe import KEYS_CONTEXT, Recipe
 from builders.report import PlanRow
 from store.errors import Corrupt, Refused
-from store.format.entries import Entry
+from store.format.entries import Entry, most_bytes
 from store.format.host import meets, with_least
 from store.format.ids import ObjectId, derive
 from store.format.release import Approval
@@ -58,6 +58,10 @@ class IndexTask:
     host: str
     present: StoredObjects | None
     quantiser_present: StoredObjects | None
+
+    @property
+    def most_bytes(self) -> int:
+        return most_bytes(self.name) + most_bytes(self.quantiser_name)
 
     @property
     def complete(self) -> bool:

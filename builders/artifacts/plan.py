@@ -40,9 +40,10 @@ from builders.imagery.inventory import Inventory
 from builders.mission.validity import Validity
 from builders.report import Measured, MissingTiles, PlanReport
 from store.errors import FlightbagError, Invalid, Refused
-from store.format.entries import MAX_ENTRIES, EntryTable
+from store.format.entries import MAX_ENTRIES, TABLE_LIMIT, EntryTable, most_bytes
 from store.format.ids import ObjectId
 from store.format.manifest import MAX_FIGURES, SECONDS_A_DAY, MissionFacts, Unproven, identity
+from store.format.missing import ENTRY as MISSING
 from store.ground.repository import Repository
 from store.takeoff.quality import figure_title
 
@@ -209,7 +210,15 @@ def make_plan(
     if count > MAX_ENTRIES:
         raise Invalid(
             f"{context.path}: the mission would have up to {count} entries, at most {MAX_ENTRIES} are allowed",
-            remedy="make the area smaller, or leave out a zoom or a descriptor set",
+            remedy="make the area smaller, or leave out a zoom or a descriptor set; docs/scale.md",
+        )
+    size = sum(task.most_bytes for task in tasks) + most_bytes(MISSING)
+    if size > TABLE_LIMIT:
+        raise Invalid(
+            f"{context.path}: the entry table of the mission would have up to {size} bytes, at most {TABLE_LIMIT} are "
+            f"allowed; it would have {count} entries",
+            remedy="make the area smaller, give its descriptor sets shorter names, or leave out a zoom or a set; "
+            "docs/scale.md",
         )
     recall = recall_questions(context, missing, engines, progress, remembered=remembered)
     questions: tuple[Question, ...] = (

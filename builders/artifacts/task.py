@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 from builders.recipe import Recipe
-from store.format.entries import Entry
+from store.format.entries import Entry, most_bytes
 from store.format.ids import BuildKey, ObjectId
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ class Task(Protocol):
 
     # The most entries that can result.
     most_entries: ClassVar[int]
+
+    @property
+    def most_bytes(self) -> int:
+        """The most bytes of the table that these entries take."""
+        ...
 
     @property
     def name(self) -> str:
@@ -77,6 +82,10 @@ class KeyedTask:
     present: StoredObjects | None
 
     @property
+    def most_bytes(self) -> int:
+        return most_bytes(self.name)
+
+    @property
     def complete(self) -> bool:
         return self.present is not None
 
@@ -99,6 +108,10 @@ class UnkeyedTask:
     id: ObjectId
     size: int
     complete: bool
+
+    @property
+    def most_bytes(self) -> int:
+        return most_bytes(self.name)
 
     @property
     def objects(self) -> Mapping[str, StoredObject]:

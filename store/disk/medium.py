@@ -21,6 +21,9 @@ from store.values import dataclass
 _MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 # FAT12 to FAT32, by the kernel's drivers and by one of user space.
 _FAT = frozenset({"vfat", "msdos", "fuse.fusefat"})
+_EXFAT = frozenset({"exfat", "fuse.exfat"})
+# Folders of another machine, by the kernel's drivers and by those of user space.
+_NETWORK = frozenset({"9p", "afs", "ceph", "cifs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "nfs", "nfs4", "smb3"})
 _NUMBER = re.compile(r"[0-9]+:[0-9]+")
 _USB_BUS = re.compile(r"usb[0-9]+")
 # The mount table of a machine with thousands of mounts is some hundred KiB.
@@ -75,6 +78,30 @@ def largest_file(fd: int, *, proc: str = "/proc/self") -> int | None:
     """
     mount = _mount(fd, proc) if sys.platform == "linux" else None
     return 2**32 - 1 if mount is not None and mount[1] in _FAT else None
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """A file system: its name, "" where the mount table does not tell it, and what a store on it has to do without.
+    `builds` is whether missions may be built there."""
+
+    name: str
+    lacks: tuple[str, ...] = ()
+    builds: bool = True
+
+
+def file_system_of(fd: int, *, proc: str = "/proc/self") -> FileSystem:
+    """Return the file system of an open folder. Write nothing there, and judge it by its name alone."""
+    mount = _mount(fd, proc) if sys.platform == "linux" else None
+    name = "" if mount is None else mount[1]
+    if name in _MEMORY:
+        return FileSystem(name, ("it lies in memory: nothing on it outlives a restart",))
+    if name in _NETWORK:
+        return FileSystem(name, ("it lies on another machine: programs may share no locks and no memory maps",), False)
+    if name in _FAT | _EXFAT:
+        lacks = ("hard links, modes and symbolic links", "renames that a power cut cannot tear")
+        return FileSystem(name, (*lacks, *(("files of 4 GiB or more",) if name in _FAT else ())))
+    return FileSystem(name)
 
 
 def check_file_sizes(folder: str, sizes: Iterable[tuple[object, int]]) -> None:

@@ -97,7 +97,8 @@ def _host(meta: Fields) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of entry: the first segment of its names, the check of its meta, and whether it has a build key.
+    """A kind of entry: the first segment of its names, the check of its meta, whether it has a build key, and a bound
+    of the bytes that its meta takes in the table.
 
     `check_meta` takes every field of the meta, or raises Corrupt.
     """
@@ -105,16 +106,17 @@ class Kind:
     folder: str
     check_meta: Callable[[Fields], None]
     keyed: bool
+    most_meta: int
 
 
 KINDS: Mapping[str, Kind] = {
-    "engine": Kind("engines", _engine, keyed=True),
-    "card": Kind("cards", _card, keyed=True),
-    "descriptors": Kind("descriptors", _descriptors, keyed=True),
-    "probe": Kind("probes", _descriptors, keyed=True),
-    "index": Kind("indexes", _index, keyed=True),
-    "coverage": Kind("coverage", _coverage, keyed=False),
-    "file": Kind("files", _file, keyed=False),
+    "engine": Kind("engines", _engine, keyed=True, most_meta=600),
+    "card": Kind("cards", _card, keyed=True, most_meta=280),
+    "descriptors": Kind("descriptors", _descriptors, keyed=True, most_meta=40),
+    "probe": Kind("probes", _descriptors, keyed=True, most_meta=40),
+    "index": Kind("indexes", _index, keyed=True, most_meta=400),
+    "coverage": Kind("coverage", _coverage, keyed=False, most_meta=20),
+    "file": Kind("files", _file, keyed=False, most_meta=20),
 }
 _KIND_OF = {kind.folder: name for name, kind in KINDS.items()}
 
@@ -137,6 +139,13 @@ def kind_of(name: str) -> str:
             + ", ".join(_KIND_OF),
         )
     return _KIND_OF[match[1]]
+
+
+def most_bytes(name: str) -> int:
+    """Return a bound of the bytes that an entry of this name takes in the table."""
+    kind = kind_of(name)
+    fixed = len(_SIX_ITEMS) + 2 * len(_DIGEST_HEAD) + 2 * DIGEST_SIZE + len(encode_integer(INT_MAX))
+    return fixed + len(encode_text(name)) + len(encode_text(kind)) + KINDS[kind].most_meta
 
 
 @dataclass(frozen=True, slots=True)

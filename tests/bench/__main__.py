@@ -10,6 +10,7 @@
     python -m tests.bench engines                                        a cache hit, and cold loads in each mode
     python -m tests.bench throughput                                     embedding, beside the bare session and decoding
     python -m tests.bench country                                        10,000 to 1,000,000 tiles
+    python -m tests.bench scale                                          10^8 tiles on 1 to 1,000 workers, simulated
     python -m tests.bench orthophotos                                    200 adjacent GeoTIFFs beside one merged one
     python -m tests.bench recall                                         what a search finds: exact, IVF, HNSW
     python -m tests.bench report                                         the report of 100,000 tiles: made, opened
@@ -41,6 +42,7 @@ from tests.bench.engines import engines
 from tests.bench.orthophotos import orthophotos
 from tests.bench.programs import BIN, interleaved, run, work
 from tests.bench.report import report
+from tests.bench.scale import scale
 from tests.bench.shared_cache import shared_cache
 from tests.bench.sync import sync
 from tests.support.missions import NOW
@@ -236,6 +238,7 @@ def main() -> None:
         "engines": engines,
         "throughput": maps.throughput,
         "country": maps.country,
+        "scale": scale,
         "orthophotos": orthophotos,
         "recall": maps.recall,
         "search": maps.search,

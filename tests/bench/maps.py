@@ -172,23 +172,9 @@ def _rate(count: int, run: Callable[[], object], least: float) -> dict[str, floa
 
 def country(folder: Path, *, small: bool) -> dict[str, Any]:
     desk = make_desk(folder)
-    write_backbone(folder / "tiny.onnx", size=16, dim=8)
     result: dict[str, Any] = {}
     for count in (400,) if small else COUNTRIES:
-        tiles = folder / f"country-{count}.mbtiles"
-        bbox = write_country(tiles, count)
-        mission = folder / f"country-{count}.toml"
-        text = mission_toml(
-            mission=f"country-{count}",
-            tiles=tiles,
-            model=Path("tiny.onnx"),
-            bbox=bbox,
-            zooms=(17,),
-            takeoff=((bbox[1] + bbox[3]) / 2, (bbox[0] + bbox[2]) / 2),
-            resize=16,
-            more=f"[coverage]\ntile_size = {SIDE}\n",
-        )
-        mission.write_text(text.replace("opt = 8, max = 32", "opt = 256, max = 256"))
+        mission = write_country(folder, count)
         time.sleep(2.1)  # what was just written is believed after two seconds
         figures: dict[str, Any] = {}
         common = ("--store", desk.store)
@@ -212,12 +198,32 @@ def country(folder: Path, *, small: bool) -> dict[str, Any]:
         about = f"{figures['entries']} entries, table {figures['table_bytes']} bytes"
         print(f"{count} tiles: {about}, {rate:.0f} tiles/s built")
         for name in ("plan", "build", "unchanged", "unchanged, reading", "verify"):
-            print(f"  {name:22}{figures[name]['seconds']:>9.2f} s{figures[name]['peak_mb']:>8.0f} MB", flush=True)
-        tiles.unlink()
+            seconds, core, peak = (figures[name][key] for key in ("seconds", "core_seconds", "peak_mb"))
+            print(f"  {name:22}{seconds:>9.2f} s{core:>9.2f} s of a core{peak:>8.0f} MB", flush=True)
+        mission.with_suffix(".mbtiles").unlink()
     return result
 
 
-def write_country(path: Path, count: int) -> tuple[float, float, float, float]:
+def write_country(folder: Path, count: int) -> Path:
+    """The mission file of a country of about `count` tiles of 8 x 8 pixels with a tiny backbone, and what it names."""
+    write_backbone(folder / "tiny.onnx", size=16, dim=8)
+    mission = folder / f"country-{count}.toml"
+    bbox = _write_tiles(mission.with_suffix(".mbtiles"), count)
+    text = mission_toml(
+        mission=mission.stem,
+        tiles=mission.with_suffix(".mbtiles"),
+        model=Path("tiny.onnx"),
+        bbox=bbox,
+        zooms=(17,),
+        takeoff=((bbox[1] + bbox[3]) / 2, (bbox[0] + bbox[2]) / 2),
+        resize=16,
+        more=f"[coverage]\ntile_size = {SIDE}\n",
+    )
+    mission.write_text(text.replace("opt = 8, max = 32", "opt = 256, max = 256"))
+    return mission
+
+
+def _write_tiles(path: Path, count: int) -> tuple[float, float, float, float]:
     """An MBTiles file of a square of about `count` tiles of noise at zoom 17; the box of it in degrees."""
     side = round(count**0.5)
     x0, y0, zoom = 60_000, 45_000, 17
@@ -255,7 +261,8 @@ def _png(pixels: Any) -> bytes:
 
 
 def command(*args: str) -> dict[str, Any]:
-    """One command of the command line in this process: what it said, and its peak of memory."""
+    """One command of the command line in this process: what it said, its peak of memory, and the seconds of a core
+    that it and its processes took, which other work on the machine hardly changes."""
     from tests.support.commands import flightbag
 
     ran = flightbag(*args)
@@ -263,7 +270,8 @@ def command(*args: str) -> dict[str, Any]:
         raise SystemExit(f"{args[0]} ended with {ran.status}: {ran.out[-2000:]} {ran.err[-2000:]}")
     said = ran.json if "--json" in args else {}
     kept = {key: said[key] for key in ("outcome", "table", "entries", "go", "figures") if key in said}
-    return {**kept, "peak_mb": peak_mb()}
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {**kept, "peak_mb": peak_mb(), "core_seconds": sum(one.ru_utime + one.ru_stime for one in spent)}
 
 
 # Search

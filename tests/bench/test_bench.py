@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.stores import REPOSITORY_ROOT
 
-MAPS = ["throughput", "country", "orthophotos", "recall", "search"]
+MAPS = ["throughput", "country", "scale", "orthophotos", "recall", "search"]
 EACH = ["side", "memory", "million", "takeoff", "sync", "bucket", "cache", "engines", "delta", "report", *MAPS]
 TRIED = EACH if "FLIGHTBAG_DRILL" in os.environ else ["side", "search"]
 

@@ -243,6 +243,14 @@ USES: dict[str, Use] = {
     "engines fulfil": Use(lambda desk: ("engines", "fulfil", desk.store)),
     "engines accept": Use(lambda desk: ("engines", "accept", desk.store, "--from", desk.folder / "empty")),
     "engines show": Use(lambda desk: ("engines", "show", desk.store, "left")),
+    "new": Use(
+        lambda desk: (
+            *("new", desk.folder / "north.toml", "--imagery", desk.folder / "terrain.mbtiles"),
+            *("--model", desk.folder / "embedder.onnx"),
+        ),
+        makes="north.toml",
+    ),
+    "doctor": Use(lambda desk: ("doctor", desk.store)),
     "engines host": Use(lambda desk: ("engines", "host")),
 }
 

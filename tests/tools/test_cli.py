@@ -219,6 +219,14 @@ def test_an_aircraft_with_the_base_install_names_its_class() -> None:
     assert all("not installed" in one["error"] for one in answer["backends"].values())
 
 
+def test_an_aircraft_with_the_base_install_is_looked_at() -> None:
+    """The libraries are looked at by processes of their own, in which nothing is blocked."""
+    done = without_extras("import builders.doctor, builders.libraries as one\nprint(one.answer('onnxruntime'))")
+    assert done.returncode == 0, done.stderr
+    assert "needs onnxruntime, which is not installed" in done.stdout
+    assert "'absent': True" in done.stdout
+
+
 def test_cards_are_read_with_the_base_install(built: Desk) -> None:
     show = ("engines", "show", built.store)
     done = without_extras("from tools.start import main; main()", *show, "left", "--json")

@@ -20,6 +20,9 @@ from builders.artifacts.shard import ShardTask
 from builders.compose import open_context
 from builders.imagery.inventory import TileSources
 from store.errors import Invalid, Unavailable
+from store.format.cbor import encode
+from store.format.entries import most_bytes
+from store.format.missing import ENTRY as MISSING
 from store.ground.repository import Repository
 from tests.support.commands import flightbag
 from tests.support.field import Desk
@@ -116,6 +119,7 @@ def test_every_kind_keeps_what_a_task_promises(desk: Desk, tmp_path: Path) -> No
         assert (row.name, row.present) == (task.name, True)
         assert row.bytes is not None
         assert 0 < len(task.objects) <= task.most_entries
+        assert sum(len(encode(entries[name].value())) for name in task.objects) <= task.most_bytes
         for name, (id_, size) in task.objects.items():
             assert (entries[name].id, entries[name].size) == (id_, size)
         for name, identity in task.identities.items():
@@ -143,7 +147,7 @@ def broken(*_: object) -> None:
     raise Unavailable("the compiler is broken")
 
 
-@pytest.mark.parametrize("name", ["MAX_ENTRIES", "MAX_FIGURES"])
+@pytest.mark.parametrize("name", ["MAX_ENTRIES", "MAX_FIGURES", "TABLE_LIMIT"])
 def test_as_many_as_are_allowed_are_planned_and_one_more_is_refused(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -153,6 +157,8 @@ def test_as_many_as_are_allowed_are_planned_and_one_more_is_refused(
     count = sum(task.most_entries for task in first.tasks) + 1
     if name == "MAX_FIGURES":
         count = sum(len(question.gates) for question in first.questions)
+    if name == "TABLE_LIMIT":
+        count = sum(task.most_bytes for task in first.tasks) + most_bytes(MISSING)
     monkeypatch.setattr(plan_module, name, count)
     planned(desk, mission, tmp_path)
     monkeypatch.setattr(plan_module, name, count - 1)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from store.disk import media as media_module
 from store.disk.media import Media, object_path
-from store.disk.medium import Medium, Reading, flush, largest_file, medium_of
+from store.disk.medium import Medium, Reading, file_system_of, flush, largest_file, medium_of
 from store.errors import Unavailable
 from store.takeoff.check import takeoff_check
 from tests.support.commands import flightbag
@@ -394,3 +394,24 @@ def test_how_large_a_file_may_be(machine: Machine, file_system: str, most: int |
 
 def test_of_a_file_system_that_is_not_known_no_bound_is_known(tmp_path: Path) -> None:
     assert largest_file(7, proc=str(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("file_system", "lacks", "builds"),
+    [
+        ("ext4", 0, True),
+        ("vfat", 3, True),
+        ("exfat", 2, True),
+        ("fuse.exfat", 2, True),
+        ("ramfs", 1, True),
+        ("nfs4", 1, False),
+        ("fuse.sshfs", 1, False),
+        ("something-new", 0, True),
+    ],
+)
+def test_a_file_system_is_known_by_its_name(machine: Machine, file_system: str, lacks: int, builds: bool) -> None:
+    machine.lies_on("0:40", file_system, "source")
+    found = file_system_of(7, proc=str(machine.proc))
+    assert (found.name, len(found.lacks), found.builds) == (file_system, lacks, builds)
+    (machine.proc / "mountinfo").write_text("")
+    assert file_system_of(7, proc=str(machine.proc)).name == ""

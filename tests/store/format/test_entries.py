@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from store.errors import Corrupt, Invalid
 from store.format import entries, merkle
 from store.format.cbor import INT_MAX, encode
-from store.format.entries import KINDS, MAX_ENTRIES, Entry, EntryTable, is_name, kind_of, sorted_table
+from store.format.entries import KINDS, MAX_ENTRIES, Entry, EntryTable, is_name, kind_of, most_bytes, sorted_table
+from store.format.host import MAX_CLASS
 from store.format.ids import BuildKey, ObjectId
 from tests.support.missions import CONTENTS, METAS, build_key, entry, table_of
 
@@ -40,6 +41,7 @@ def test_a_rendered_table_parses_to_itself(table: EntryTable) -> None:
     assert EntryTable.parse(data).merkle_root == merkle.root([encode(one.value()) for one in table.entries])
     for one in table.entries:
         assert table.find(one.name) == one
+        assert len(encode(one.value())) <= most_bytes(one.name)
     assert table.find("files/none-of-these") is None
 
 
@@ -62,6 +64,31 @@ def test_the_leaves_of_parsed_bytes_are_those_of_the_entries(table: EntryTable) 
     parsed = EntryTable.parse(table.render())
     assert parsed.leaves == EntryTable(parsed.entries).leaves == tuple(encode(one.value()) for one in table.entries)
     assert parsed.merkle_root == EntryTable(parsed.entries).merkle_root
+
+
+@pytest.mark.parametrize(
+    ("kind", "meta"),
+    [
+        (
+            "engine",
+            dict.fromkeys(("backbone", "backend", "precision"), "x" * 64)
+            | {"host": "cpu-x86_64-avx2", "model": bytes(32), "part": "weights"},
+        ),
+        ("card", {"engine": "engines/" + "/".join(["x" * 64] * 3)}),
+        ("descriptors", {"dim": 2**20, "dtype": "float16", "rows": 2**20}),
+        ("probe", {"dim": 2**20, "dtype": "float32", "rows": 2**20}),
+        ("index", {"dim": 2**20, "host": "cpu-x86_64-avx2", "method": "x" * 64, "part": "quantiser", "rows": 2**40}),
+        ("coverage", {"missing": 2**40}),
+        ("file", {"origin": "outside"}),
+    ],
+)
+def test_the_largest_entry_of_each_kind_takes_hardly_less_than_its_bound(kind: str, meta: dict[str, Any]) -> None:
+    """A bound that is far from what entries take would refuse missions that fit."""
+    name = "/".join([KINDS[kind].folder, *["x" * 64] * 3])
+    key = build_key("x") if KINDS[kind].keyed else None
+    size = len(encode(Entry(name, ObjectId(bytes(32)), INT_MAX, key, meta).value()))
+    size += MAX_CLASS - len(meta["host"]) if "host" in meta else 0
+    assert size <= most_bytes(name) < size + 80
 
 
 def by_definition(data: bytes) -> tuple[Entry, ...] | str:

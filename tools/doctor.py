@@ -1,0 +1,42 @@
+"""The command `doctor`: what this machine can build and fly, and what is wrong with it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+from tools import render
+from tools.arguments import ENV, Json, cache_folder, print_lines
+from tools.parameters import Argument
+from tools.status import NO, OK, UNKNOWN, command, print_json, say
+
+
+@command
+def doctor(
+    store: Annotated[
+        str | None,
+        Argument(metavar="[STORE]", envvar=ENV, help="Also look at this store."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Show what this machine can build and fly, and what is wrong: extras, libraries, GPU, room, clock, file system.
+
+    It writes nothing to the store. Statuses: 0 no problem, 1 a problem, 3 something could not be looked at.
+
+    Example: flightbag doctor ground
+    """
+    from builders.doctor import examine
+
+    found = []
+    for check in examine(store, cache_folder(), now=time.time()):
+        found.append(check)
+        if not as_json:
+            print_lines(render.checks([check]))  # one by one: loading a library takes seconds
+    problems = sum(check.state == "problem" for check in found)
+    unknown = sum(check.state == "unknown" for check in found)
+    if as_json:
+        print_json({"problems": problems, "unknown": unknown, "checks": [asdict(check) for check in found]})
+    else:
+        say(f"{render.many(problems, 'problem')}{f'; {unknown} could not be looked at' if unknown else ''}")
+    return NO if problems else UNKNOWN if unknown else OK
