@@ -96,17 +96,20 @@ class Messages:
 
 def build(request: Request, messages: Messages) -> dict[str, Any]:
     """Prepare a mission: see `orchestrator.prepare`."""
+    from builders.cluster.driver import executor_of
     from builders.orchestrator import prepare
 
-    with _opened(request, messages) as context:
+    with executor_of(request["executor"], messages.progress) as executor, _opened(request, messages) as context:
         report, payload = prepare(
             context,
             keys=request["keys"],
             now=request["now"],
             progress=messages.progress,
             remembered=request["remembered"],
+            executor=executor,
         )
-    result: dict[str, Any] = {"report": to_json(BuildReport, replace(report, notes=context.notes))}
+        notes = (*context.notes, *executor.notes)
+    result: dict[str, Any] = {"report": to_json(BuildReport, replace(report, notes=notes))}
     if payload is not None:
         result["payload"] = {
             "manifest": b64encode(payload.manifest.render()).decode(),
@@ -129,9 +132,10 @@ def plan(request: Request, messages: Messages) -> dict[str, Any]:
 def engines(request: Request, messages: Messages) -> dict[str, Any]:
     """Build the engines of a mission: see `artifacts.engine.build_engines`."""
     from builders.artifacts.engine import build_engines
+    from builders.cluster.driver import executor_of
 
-    with _opened(request, messages) as context:
-        report = build_engines(context, now=request["now"], progress=messages.progress)
+    with executor_of(request["executor"], messages.progress) as executor, _opened(request, messages) as context:
+        report = build_engines(context, now=request["now"], progress=messages.progress, executor=executor)
     return {
         "engines": [
             {
@@ -151,6 +155,15 @@ def order(request: Request, messages: Messages) -> dict[str, Any]:
     with _opened(request, messages) as context:
         reports = order_engines(context, now=request["now"], progress=messages.progress)
     return {"orders": to_json(tuple[OrderReport, ...], tuple(reports))}
+
+
+def nodes(request: Request, _messages: Messages) -> dict[str, Any]:
+    """Return what each node of a cluster can build: see `cluster.driver.described`."""
+    from builders.cluster.driver import address_of, connected, described
+    from builders.report import NodeReport
+
+    with connected(address_of(request["executor"]) or "auto") as executor:
+        return {"nodes": to_json(tuple[NodeReport, ...], tuple(described(executor)))}
 
 
 def recipes(request: Request, messages: Messages) -> dict[str, Any]:
@@ -185,6 +198,7 @@ Tasks: TypeAlias = Mapping[str, Callable[[Request, Messages], dict[str, Any]]]
 TASKS: Tasks = {
     "build": build,
     "engines": engines,
+    "nodes": nodes,
     "order": order,
     "plan": plan,
     "recipes": recipes,

@@ -26,12 +26,14 @@ from store.takeoff.mission import Evidence, Opened, OperatorCheck
 
 if TYPE_CHECKING:
     from builders.engines.card import EngineRecipes
-    from builders.report import EngineReport, OrderReport, PlanReport
+    from builders.report import EngineReport, NodeReport, OrderReport, PlanReport
 
 # A table has at most 22 MB in base64, the artifacts of its report 40 MB, and a million runs of missing tiles 30 MB.
 _MAX_RESULT = 128 * 2**20
 # Until the mission file is read, which states the limits.
 _SECONDS = 4 * 3600.0
+# A driver of a cluster shows its token; see decision 31.
+_CLUSTER_SECRETS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 # A message with a larger number, or of one more kind of work, is none of ours.
 _MAX_NUMBER, _MAX_ACTIVITIES = 2**53, 100
 
@@ -66,6 +68,7 @@ def run_confined(
             doing=f"the process that reads {about}",
             cwd=Path.cwd(),
             max_result=_MAX_RESULT,
+            secrets=() if request.get("executor", "local") == "local" else _CLUSTER_SECRETS,
         )
 
         activities: set[str] = set()
@@ -125,9 +128,17 @@ def build(
     progress: Progress,
     opened: Callable[[str], None],
     placed: Callable[[str], None],
+    executor: str = "local",
 ) -> dict[str, Any]:
-    """Prepare a mission, and return what `confined.build` returns. `opened` takes the mission's lock."""
-    request = {**_request(mission_file, store, cache), "keys": keys, "now": now, "remembered": remembered}
+    """Prepare a mission, and return what `confined.build` returns. `opened` takes the mission's lock. `executor` is as
+    `cluster.driver.address_of` reads it."""
+    request = {
+        **_request(mission_file, store, cache),
+        "keys": keys,
+        "now": now,
+        "remembered": remembered,
+        "executor": executor,
+    }
     return run_confined("build", request, str(mission_file), progress, opened, placed)
 
 
@@ -141,14 +152,20 @@ def plan(mission_file: Path, store: str | os.PathLike[str], cache: Path, *, now:
 
 
 def engines(
-    mission_file: Path, store: str | os.PathLike[str], cache: Path, *, now: int, progress: Progress
+    mission_file: Path,
+    store: str | os.PathLike[str],
+    cache: Path,
+    *,
+    now: int,
+    progress: Progress,
+    executor: str = "local",
 ) -> list[EngineReport]:
     """Build the engines of a mission file into the store: see `artifacts.engine.build_engines`."""
     from builders.crossing import error_from_json, from_json
     from builders.engines.card import Card
     from builders.report import EngineReport
 
-    request = {**_request(mission_file, store, cache), "now": now}
+    request = {**_request(mission_file, store, cache), "now": now, "executor": executor}
     result = run_confined("engines", request, str(mission_file), progress)
     return [
         replace(
@@ -179,6 +196,16 @@ def recipes(mission_file: Path, backbone: str, cache: Path, *, host: str | None,
     request = {**_request(mission_file, None, cache), "backbone": backbone, "host": host}
     result = run_confined("recipes", request, str(mission_file), progress)
     return EngineRecipes.of_plain(result["recipe"], result["steps"])
+
+
+def nodes(executor: str) -> tuple[NodeReport, ...]:
+    """Return what each node of a cluster can build."""
+    from builders.crossing import from_json
+    from builders.report import NodeReport
+
+    about = f"the nodes of {executor}"
+    result = run_confined("nodes", {"executor": executor}, about, lambda _what, _done, _total: None)
+    return from_json(tuple[NodeReport, ...], result.get("nodes"))
 
 
 def check_tiles(store: str | os.PathLike[str], tiles: Sequence[str]) -> OperatorCheck:

@@ -79,6 +79,7 @@ def build(
     progress: Progress,
     remembered: bool = True,
     expect: str | None = None,
+    executor: str = "local",
 ) -> BuildReport:
     """Build what is missing, walk the coverage, sign and publish.
 
@@ -88,7 +89,8 @@ def build(
 
     The report says `failed`, with every missing tile and its reason, where the coverage is not what the policy demands;
     other failures raise. `now` is unix seconds and becomes the time of issue. Without `remembered` every tile is read,
-    also where no source has changed since the last time.
+    also where no source has changed since the last time. `executor` says where the work is done: "local", "ray" or
+    "ray://HOST:PORT" (`builders.cluster`).
     """
     start = time.monotonic()
     # The locks are held from before the first byte is written until the mission is published.
@@ -122,6 +124,7 @@ def build(
             progress=progress,
             opened=lock,
             placed=note_place,
+            executor=executor,
         )
         from builders.crossing import from_json
         from builders.report import BuildReport

@@ -23,6 +23,7 @@ from store.trust.keys import PublicKey
 from store.trust.review import signing_code
 from tools import (
     aircraft,
+    cluster,
     engines,
     fsck,
     keyfiles,
@@ -39,6 +40,7 @@ from tools import (
     withdraw,
 )
 from tools.arguments import (
+    ExecutorOption,
     Json,
     MissionFilePath,
     OptionalKeys,
@@ -196,6 +198,7 @@ def build(
         bool, typer.Option("--no-stat-cache", help="Read every tile, even of sources that have not changed.")
     ] = False,
     geojson: GeoJson = None,
+    executor: ExecutorOption = "local",
     as_json: Json = False,
 ) -> int:
     """Build what is missing of a mission, check its coverage, sign it and publish it. With too few keys, leave a draft.
@@ -218,6 +221,7 @@ def build(
             progress=progress,
             remembered=not no_stat_cache,
             expect=expect,
+            executor=executor,
         )
     if geojson is not None:
         write_geojson(geojson, report.coverage.missing)
@@ -366,3 +370,4 @@ missions.add_to(app)
 engines.add_to(app)
 retrieval.add_to(app)
 packs.add_to(app)
+cluster.add_to(app)

@@ -15,6 +15,7 @@ from store.trust.root import check_signer
 from tools import keyfiles, render
 from tools.arguments import (
     ENV,
+    ExecutorOption,
     Json,
     MissionFilePath,
     OptionalKeys,
@@ -50,7 +51,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 @command
-def build(mission_file: MissionFilePath, store: StoreOption, as_json: Json = False) -> int:
+def build(
+    mission_file: MissionFilePath, store: StoreOption, executor: ExecutorOption = "local", as_json: Json = False
+) -> int:
     """Build the engines of a mission, as a build of the mission would. Sign and publish nothing.
 
     Example: flightbag engines build north-ridge.toml --store ground
@@ -59,7 +62,9 @@ def build(mission_file: MissionFilePath, store: StoreOption, as_json: Json = Fal
     from builders.confinement import engines
 
     with work_bars() as progress:
-        report = engines(mission_file, store, cache_folder(), now=int(time.time()), progress=progress)
+        report = engines(
+            mission_file, store, cache_folder(), now=int(time.time()), progress=progress, executor=executor
+        )
     if as_json:
         print_json([one.as_json() for one in report])
     else:

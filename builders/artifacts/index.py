@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from builders.activity import doing
 from builders.artifacts.engine import TargetHost
-from builders.artifacts.executor import LocalExecutor, Work
+from builders.artifacts.executor import Executor, Work
 from builders.artifacts.shard import ShardTask
 from builders.artifacts.store import ArtifactStore, Insertion
 from builders.artifacts.task import Lookup, Progress, StoredObject, StoredObjects, silent
@@ -236,7 +236,7 @@ class IndexBuilder:
     """Builds indexes into a store."""
 
     store: ArtifactStore
-    executor: LocalExecutor
+    executor: Executor
     progress: Progress = silent
 
     def build(self, task: IndexTask, layer: MapLayer) -> BuiltIndex:
