@@ -66,6 +66,7 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench takeoff
 	$(BIN)/python -m tests.bench sync
 	$(BIN)/python -m tests.bench bucket
+	$(BIN)/python -m tests.bench cluster
 	$(BIN)/python -m tests.bench engines
 	$(BIN)/python -m tests.bench throughput
 	$(BIN)/python -m tests.bench country

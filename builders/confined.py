@@ -99,7 +99,7 @@ def build(request: Request, messages: Messages) -> dict[str, Any]:
     from builders.cluster.driver import executor_of
     from builders.orchestrator import prepare
 
-    with executor_of(request["executor"], messages.progress) as executor, _opened(request, messages) as context:
+    with _opened(request, messages) as context, executor_of(request["executor"], messages.progress) as executor:
         report, payload = prepare(
             context,
             keys=request["keys"],
@@ -134,7 +134,7 @@ def engines(request: Request, messages: Messages) -> dict[str, Any]:
     from builders.artifacts.engine import build_engines
     from builders.cluster.driver import executor_of
 
-    with executor_of(request["executor"], messages.progress) as executor, _opened(request, messages) as context:
+    with _opened(request, messages) as context, executor_of(request["executor"], messages.progress) as executor:
         report = build_engines(context, now=request["now"], progress=messages.progress, executor=executor)
     return {
         "engines": [

@@ -6,6 +6,7 @@
     python -m tests.bench takeoff                                        a cold process, and 100,000 entries
     python -m tests.bench sync                                           nothing to do, one object changed, first copy
     python -m tests.bench bucket                                         a bucket, beside a plain S3 client
+    python -m tests.bench cluster                                        a Ray cluster: losses, scaling, the driver
     python -m tests.bench engines                                        a cache hit, and cold loads in each mode
     python -m tests.bench throughput                                     embedding, beside the bare session and decoding
     python -m tests.bench country                                        10,000 to 1,000,000 tiles
@@ -34,6 +35,7 @@ from typing import Any
 
 from tests.bench import maps
 from tests.bench.bucket import bucket
+from tests.bench.cluster import cluster
 from tests.bench.delta import delta
 from tests.bench.engines import engines
 from tests.bench.orthophotos import orthophotos
@@ -224,6 +226,7 @@ def main() -> None:
         "takeoff": takeoff,
         "sync": sync,
         "bucket": bucket,
+        "cluster": cluster,
         "engines": engines,
         "throughput": maps.throughput,
         "country": maps.country,

@@ -237,6 +237,7 @@ USES: dict[str, Use] = {
     "engines accept": Use(lambda desk: ("engines", "accept", desk.store, "--from", desk.folder / "empty")),
     "engines show": Use(lambda desk: ("engines", "show", desk.store, "left")),
     "engines host": Use(lambda desk: ("engines", "host")),
+    "nodes": Use(lambda desk: ("nodes", "--resources")),
 }
 
 
