@@ -26,6 +26,7 @@ from builders.engines.compiling import CompileSettings
 from builders.engines.graph import FixedInput
 from builders.engines.isolation import Limits, usable_memory
 from builders.engines.model import ModelSource, hash_model, make_compilable, session_source, snapshot_model
+from builders.engines.providers import Device, device_of
 from builders.files import read_pieces
 from builders.grid.tiles import rows_and_columns
 from builders.grid.views import View
@@ -37,13 +38,15 @@ from builders.mission.schema import Backbone, Descriptors, MissionFile, Target, 
 from builders.mission.tiles import specs_of
 from builders.recipe import RowRecipe
 from builders.retrieval.self_retrieval import LEAST
-from store.errors import Corrupt, Invalid, Refused
+from store.errors import Corrupt, Invalid, Refused, Unavailable
 from store.format.area import Area
 from store.format.manifest import Takeoff
 from store.ground.repository import Repository
 
 # Tiles in one run of the session. More of them take more memory and, on a CPU, more time a tile (`make bench`).
 EMBED_BATCH = 4
+# The same on another device, which has more to do at once; where its memory runs out, half of it.
+DEVICE_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,11 @@ class BuildContext:
 
     @contextmanager
     def about(self, key: str) -> Iterator[None]:
-        """Name the mission file and the key in every Invalid and Refused that the block raises, but for those that name
-        the file and a nearer key."""
+        """Name the mission file and the key in every Invalid, Refused and Unavailable that the block raises, but for
+        those that name the file and a nearer key."""
         try:
             yield
-        except (Invalid, Refused) as error:
+        except (Invalid, Refused, Unavailable) as error:
             if error.message.startswith(f"{self.path}: "):
                 raise
             raise error.restated(f"{self.path}: {key}: {error.message}") from error
@@ -151,7 +154,13 @@ class BuildContext:
             dtype=set_.dtype,
             normalise=set_.normalise,
             pool=set_.pool or "none",
+            numeric=self.device(set_).numeric,
         )
+
+    def device(self, set_: Descriptors) -> Device:
+        """Return what describes the views of a descriptor set."""
+        with self.about(f"descriptors[{self.mission.descriptors.index(set_)}].device"):
+            return device_of(set_.device, set_.numeric)
 
     def wanted(self) -> dict[int, LevelRequest]:
         """Return what a build needs to know of the tile sources, by zoom: the area's tiles, and the cells that hold
@@ -190,17 +199,21 @@ class BuildContext:
         return self.about(f"descriptors[{self.mission.descriptors.index(set_)}]")
 
     def description(self, set_: Descriptors, view: View) -> Description:
-        """Return how the views of a descriptor set are described: by its backbone, in a session of the CPU."""
-        spec = self.private(set_.backbone)
+        """Return how the views of a descriptor set are described: by its backbone, on its device."""
+        spec, device = self.private(set_.backbone), self.device(set_)
+        batch = min(EMBED_BATCH, max((i.opt or 1 for i in spec.inputs), default=1))
+        if not device.is_cpu:
+            batch = min(DEVICE_BATCH, max((i.max or i.opt or 1 for i in spec.inputs), default=1))
         return Description(
             session_source(spec.model.path),
             set_.output,
             self.preprocess_of(set_),
-            min(EMBED_BATCH, max((i.opt or 1 for i in spec.inputs), default=1)),
+            batch,
             view,
             self.mission.coverage.tile_size,
             set_.normalise,
             set_.pool or "none",
+            device,
         )
 
     def private(self, backbone: str) -> EngineSpec:

@@ -20,7 +20,7 @@ _GROUND_PYTHON = (3, 11)
 # The least extra that brings a library; "build" brings the others.
 _LEAST_EXTRA = {"numpy": "onboard", "onnxruntime": "onboard"}
 _ONBOARD = ("numpy", "onnxruntime")
-_BUILD = ("numpy", "PIL", "onnx", "onnxruntime", "pmtiles", "pydantic", "shapely")
+_BUILD = ("numpy", "PIL", "onnx", "onnxruntime", "pmtiles", "pydantic", "shapely", "simplejpeg")
 
 
 def missing_extra(library: str, extra: str = "") -> Unavailable:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from store.errors import Corrupt
 from store.format.cbor import encode
+from store.format.entries import NUMERIC
 from store.format.ids import BUILD_KEY_CONTEXT, DIGEST_SIZE, BuildKey, derive
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ CELL_CONTEXT = "flightbag 2026 cell tiles v1"
 KEYS_CONTEXT = "flightbag 2026 shard keys v1"
 SHARD_SCHEMA = "flightbag/shard/4"
 PROBE_SCHEMA = "flightbag/probe/2"
+# The arithmetic of rows: of ONNX Runtime's own kernels, of another provider (`builders.engines.providers`), or any.
+CPU_NUMERIC = "onnxruntime-cpu-fp32"
+ANY_NUMERIC = "any"
 # Of an output [N, T, d], for each image; "none" for one that is [N, d].
 POOLS = ("none", "cls", "mean", "gem")
 # The bytes of a tile in `tile_list`.
@@ -60,8 +64,8 @@ class RowRecipe:
     """How a row of a descriptor set is made, whichever tiles it shows.
 
     `model` is the digest of the ONNX, never of an engine; `pool` makes one row of the tokens of an image; `view` is
-    (tiles, stride); `tile_size` the pixels of a side of a tile. The numeric class names the arithmetic of the vectors,
-    not the machine: other hardware may give other bits, and then all missions use the first result.
+    (tiles, stride); `tile_size` the pixels of a side of a tile. `numeric` names the arithmetic of the vectors, not the
+    machine: other hardware may give other bits, and then all missions use the first result.
 
     Law: `RowRecipe.of_metadata(recipe.metadata()) == recipe`, so a shard shows how to make more rows like its own.
     """
@@ -75,6 +79,7 @@ class RowRecipe:
     dtype: str
     normalise: str
     pool: str = "none"
+    numeric: str = CPU_NUMERIC
 
     def fields(self) -> dict[str, Any]:
         return {
@@ -88,8 +93,12 @@ class RowRecipe:
             "view": list(self.view),
             "dtype": self.dtype,
             "normalise": self.normalise,
-            "numeric": "onnxruntime-cpu-fp32",
+            "numeric": self.numeric,
         }
+
+    def meta(self) -> dict[str, str]:
+        """Return what the entries of shards and probes say of the arithmetic: nothing of the CPU's."""
+        return {} if self.numeric == CPU_NUMERIC else {"numeric": self.numeric}
 
     def metadata(self) -> dict[str, str]:
         """Return the fields as the metadata of a shard has them: text, or JSON with byte strings as hex."""
@@ -111,9 +120,11 @@ class RowRecipe:
                 dtype=metadata["dtype"],
                 normalise=metadata["normalise"],
                 pool=metadata["pool"],
+                numeric=metadata["numeric"],
             )
             valid = recipe.dtype in ("float16", "float32") and recipe.normalise in ("none", "l2")
             valid &= recipe.pool in POOLS
+            valid &= recipe.numeric == CPU_NUMERIC or NUMERIC.fullmatch(recipe.numeric) is not None
             valid &= {type(n) for n in (tiles, stride, recipe.tile_size)} == {int} and type(recipe.preprocess) is dict
             same = valid and recipe.metadata().items() <= metadata.items()
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:

@@ -631,6 +631,7 @@ def mission(opened: Opened, missing: MissingList, now: int) -> Iterator[str]:
     yield from baselines(opened.manifest.quality, {})
     yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
     yield from _engines_of_fleet(opened)
+    yield from _arithmetic(opened)
     yield from _outside(opened)
 
 
@@ -645,6 +646,14 @@ def _engines_of_fleet(opened: Opened) -> Iterator[str]:
                 yield f"{engine.name} is for {' and '.join(classes)}"
 
 
+def _arithmetic(opened: Opened) -> Iterator[str]:
+    """Yield, of each descriptor set that was not described on a CPU, in which arithmetic."""
+    maps = {(entry.name.split("/")[1], entry.meta.get("numeric")) for entry in opened.table.of_kind("descriptors")}
+    for name, numeric in sorted((name, str(numeric)) for name, numeric in maps if numeric):
+        what = "by any device, in any precision" if numeric == "any" else f"by {numeric}"
+        yield f"the map of {name} is described {what}"
+
+
 def review(item: Review, missing: MissingList, now: int) -> Iterator[str]:
     """Yield the facts of a manifest that is about to be signed, what it changes, and the code that names it. `now` is
     unix seconds."""
@@ -652,6 +661,7 @@ def review(item: Review, missing: MissingList, now: int) -> Iterator[str]:
     yield from table(_mission_facts(item.opened, missing, now))
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(entry.kind for entry in entries).items()))
     yield f"{many(len(entries), 'entry', 'entries')}, {size(sum(item.opened.closure().values()))}: {kinds}"
+    yield from _arithmetic(item.opened)
     yield from _outside(item.opened)
     if item.before is None:
         yield "no manifest of this mission is published"

@@ -159,11 +159,12 @@ def _kept(outcome: _Outcome) -> Iterator[None]:
 
 def _apply(outcomes: list[_Outcome], source: Repository, *, clean: bool) -> None:
     plans = {one.target: one.plan for one in outcomes if one.plan is not None}
+    totals = {target: plan.bytes for target, plan in plans.items()}  # sums, which a call for each object cannot afford
     several = len(outcomes) > 1
     with reading_bars() as advance:
 
         def progress(target: str, count: int) -> None:
-            advance(target if several else "copying", count, plans[target].bytes)
+            advance(target if several else "copying", count, totals[target])
 
         errors = apply_syncs(plans, source, progress=progress)
     for one in outcomes:

@@ -649,7 +649,7 @@ class EngineBuilder:
             for number, data in self.context.sources.read_again(level, wanted):
                 try:
                     with doing("decoding tile", number):
-                        rows.append(preprocess.tensor(resized(decode(data), preprocess)))
+                        rows.append(preprocess.tensor(resized(np.asarray(decode(data)), preprocess)))
                 except Undecodable as error:
                     what = f"the calibration tile {tile_from_id(number)} of {spec.backbone} cannot be decoded"
                     raise failure("calibration", f"{what}: {error.message}") from error

@@ -53,7 +53,8 @@ class BuiltProbe:
     figures: None = None
 
     def entries(self) -> Iterator[Entry]:
-        meta = {"dim": self.probe.rows.shape[1], "dtype": self.task.set.dtype, "rows": len(self.probe.rows)}
+        dim, count = self.probe.rows.shape[1], len(self.probe.rows)
+        meta = {"dim": dim, "dtype": self.task.set.dtype, "rows": count, **self.task.rows.meta()}
         for name, (id_, size) in self.task.objects.items():
             yield Entry(name, id_, size, self.task.recipe.key, meta)
 

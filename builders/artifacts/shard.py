@@ -25,7 +25,7 @@ from builders.artifacts.executor import Executor, Needs, Packed, Travel, Work
 from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import KeyedTask, Lookup, Progress, StoredObjects
 from builders.compose import BuildContext
-from builders.descriptors.decoding import BAD_TILES, BadTile, tile_image
+from builders.descriptors.decoding import BAD_TILES, BadTile, tile_pixels
 from builders.descriptors.embed import CellRequest, CellResult, Description, Embedder
 from builders.descriptors.rows import CachedCell, RowCache, view_digests
 from builders.descriptors.shard import EMPTY_SIZE, Descriptors, Shard, read_shard, write_shard
@@ -96,7 +96,7 @@ class BuiltShard:
 
     def entries(self) -> Iterator[Entry]:
         if self.size > EMPTY_SIZE:
-            meta = {"dim": self.dim, "dtype": self.task.set.dtype, "rows": len(self.origins)}
+            meta = {"dim": self.dim, "dtype": self.task.set.dtype, "rows": len(self.origins), **self.task.rows.meta()}
             yield Entry(self.task.name, self.id, self.size, self.task.recipe.key, meta)
 
 
@@ -259,8 +259,8 @@ def _same(request: ShardRequest) -> Mapping[str, Value]:
     return {"preprocessing": dict(request.description.preprocess.fields())}
 
 
-def _needs(_request: ShardRequest) -> Needs:
-    return Needs(provider="cpu")
+def _needs(request: ShardRequest) -> Needs:
+    return Needs(provider=request.description.device.provider)
 
 
 def _common(request: ShardRequest) -> object:
@@ -495,7 +495,7 @@ class ShardBuilder:
 def _fault(side: int, tile: tuple[int, bytes]) -> Fault | None:
     try:
         with doing("decoding tile", tile[0]):
-            tile_image(tile[1], side)
+            tile_pixels(tile[1], side)
     except BadTile as error:
         return Fault(error.reason, error.message)
     return None

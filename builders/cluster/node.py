@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from builders.artifacts.executor import Needs
 from builders.engines.backends import BACKENDS, backend, runs_nothing, this_host
 from builders.engines.onnxruntime import cpu_host
-from builders.extras import import_onnxruntime
+from builders.engines.providers import providers
 from store.errors import FlightbagError
 from store.format.cbor import Value, decode, encode
 from store.format.host import class_of, objection
@@ -32,7 +32,6 @@ TRIFLE = 0.0001
 LIMIT = 16 * 2**10
 # ONNX Runtime's providers that run on a GPU which Ray hands out, one to a unit.
 GPU_PROVIDERS = frozenset({"cuda", "migraphx", "rocm", "tensorrt"})
-_SUFFIX = "ExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Facts:
             host = ""
         return cls(
             "+".join(sorted({*cpu_host().split("+"), *filter(None, host.split("+"))})),
-            providers(),
+            tuple(providers()),
             backends,
             os.cpu_count() or 1,
             metadata.version("flightbag"),
@@ -102,11 +101,6 @@ class Facts:
         """The resources to start this node with."""
         names = [name for part in self.host.split("+") for name in _coarser(part)]
         return dict.fromkeys(sorted({*(_host(one) for one in names), *(_provider(one) for one in self.providers)}), 1.0)
-
-
-def providers() -> tuple[str, ...]:
-    """Return the execution providers of this ONNX Runtime: in lower case, without `ExecutionProvider`, ascending."""
-    return tuple(sorted(name.removesuffix(_SUFFIX).lower() for name in import_onnxruntime().get_available_providers()))
 
 
 def demands(needs: Needs) -> dict[str, float]:

@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 from builders.artifacts.executor import Work
 from builders.artifacts.shard import forget_networks
 from builders.cluster import parcel
+from builders.cluster.node import GPU_PROVIDERS
 from builders.descriptors.network import share_cores
 from builders.engines.failures import failure, unexpected_failure
 from builders.files import read_regular
@@ -103,7 +104,6 @@ def _common(name: str, read: Callable[[], bytes]) -> object:
 def run(order: bytes, name: str, common: Callable[[], bytes], files: ShippedFiles) -> bytes:
     """Return the reply to an order. `name` is that of what it has in common with others, "" where it has nothing. An
     error of whatever kind is a reply too."""
-    share_cores(1)  # a node runs as many units as it has cores
     start = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="flightbag-", ignore_cleanup_errors=True) as folder:
@@ -129,6 +129,8 @@ def _run(data: bytes, name: str, common: Callable[[], bytes], files: ShippedFile
     order = Unpickler(io.BytesIO(data)).load()
     work = order.work
     _require_same(order.same, same_here(work, order.request))
+    # A node runs as many units as it has cores, or one on each GPU, for which many cores decode.
+    share_cores(None if work.travel.needs(order.request).provider in GPU_PROVIDERS else 1)
     done: dict[str, int] = {}
 
     def progress(activity: str, count: int, _total: int) -> None:

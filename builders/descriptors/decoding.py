@@ -1,9 +1,11 @@
-"""From the encoded bytes of a tile or picture to its pixels, by Pillow.
+"""From the encoded bytes of a tile or picture to its pixels, by Pillow, and for common tiles by libjpeg-turbo directly.
 
 Tiles come from outside. Their size, format, dimensions, and the number of their parts (`structure`) are checked before
 a decoder gets the bytes, and every error of a decoder becomes `Undecodable`. An image of another size than its source's
 tiles, with a pixel that is not opaque, or of one colour, is a `BadTile` too; `reason` is its reason in the list of
 missing tiles. A decoder may accept a JPEG with a damaged middle and give other pixels: the hashes of tiles detect that.
+Law: what libjpeg-turbo decodes without a warning are the pixels of Pillow, which decodes with it too, in half the time
+(decision 0033); all else Pillow judges.
 A tile that EXIF data turn is undecodable, because some programs for maps follow them and others do not. The order of
 the passes of a resize is fixed (decision 0014).
 
@@ -19,6 +21,7 @@ from contextlib import contextmanager
 from typing import ClassVar, Literal
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -37,6 +40,8 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+# The segment of EXIF and XMP data.
+_APP1 = b"\xff\xe1"
 # Modes that convert to RGB in one defined way. CMYK, 16 bits a channel and floats do not.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 
@@ -151,12 +156,38 @@ def orientation_of(image: Image.Image) -> int | None:
     return value or 1  # 0 stands for "unknown" in files of many cameras
 
 
-def tile_image(data: bytes, side: int) -> Image.Image:
-    """Return the tile as an RGB image of `side` x `side` pixels.
+def tile_pixels(data: bytes, side: int) -> NDArray[np.uint8]:
+    """Return the tile as RGB pixels, uint8 [side, side, 3].
 
     Raises WrongSize where the header gives another size, before anything is decoded; Undecodable as `decode` does;
     Transparent where a pixel is not opaque; Blank where every pixel has the same colour.
     """
+    pixels = _plain_jpeg(data, side)
+    if pixels is None:
+        pixels = np.asarray(_tile_image(data, side))
+    first = pixels[0, 0]
+    if (pixels[0] == first).all() and (pixels == first).all():  # one row tells it of most
+        raise Blank(f"every pixel has the colour {tuple(first.tolist())}")
+    return pixels
+
+
+def _plain_jpeg(data: bytes, side: int) -> NDArray[np.uint8] | None:
+    """Return the pixels of a JPEG tile of this size in YCbCr, without the segments that may turn it; None for all else,
+    and where libjpeg-turbo has anything to say."""
+    if not data.startswith(JPEG) or len(data) > MAX_TILE_BYTES or _APP1 in data or objection(data):
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if (width, height, colours) != (side, side, "YCbCr"):
+            return None
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data)
+    except ValueError:  # its only error, of warnings too
+        return None
+    return pixels
+
+
+def _tile_image(data: bytes, side: int) -> Image.Image:
+    """Return the tile as an RGB image, by Pillow. Raises as `tile_pixels` does, but for Blank."""
 
     def check_size(width: int, height: int) -> None:
         _check_size(width, height)
@@ -166,20 +197,20 @@ def tile_image(data: bytes, side: int) -> Image.Image:
     image = _loaded(data, check_size)
     if image.mode == "RGBA" and (least := int(np.asarray(image.getchannel("A")).min())) < 255:
         raise Transparent(f"a pixel has the opacity {least} of 255")
-    image = _rgb(image)
-    if image.getcolors(1) is not None:  # stops at the second colour
-        raise Blank(f"every pixel has the colour {image.getpixel((0, 0))}")
-    return image
+    return _rgb(image)
 
 
-def resized(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Return uint8 [height, width, 3]: the pixels of an RGB image of any size, of the size that the backbone takes.
+def resized(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Return uint8 [height, width, 3], RGB pixels [h, w, 3] of any size in the size that the backbone takes; the same
+    array where they have it.
 
     The pixels are those of `Preprocess.resized`; Pillow makes them several times faster. One side after the other: from
     version 13 on Pillow itself chooses which side comes first, and then the roundings differ (its pull request 9549).
     """
     height, width = preprocess.resize
-    method = _FILTERS[preprocess.filter]
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    image, method = Image.fromarray(pixels), _FILTERS[preprocess.filter]
     for size in ((width, image.height), (width, height)):
         if image.size != size:
             image = image.resize(size, method)

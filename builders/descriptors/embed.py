@@ -30,13 +30,13 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from builders.activity import doing
-from builders.descriptors.decoding import BadTile, resized, tile_image
+from builders.descriptors.decoding import BadTile, resized, tile_pixels
 from builders.descriptors.network import Network, out_of_memory
 from builders.descriptors.preprocess import MAX_SIDE, Preprocess
 from builders.descriptors.shard import Descriptors
+from builders.engines.providers import CPU, Device
 from builders.extras import import_onnxruntime
 from builders.grid.tiles import tile_from_id, tile_xy
 from builders.grid.views import View
@@ -45,7 +45,7 @@ from store.errors import Invalid, Refused
 # Work for the workers while the caller writes a shard.
 BATCHES_AHEAD = 4
 CELLS_AHEAD = 2
-# Of a mosaic: Pillow takes 4 bytes a pixel, 256 MiB in each worker.
+# Of a mosaic: it takes 3 bytes a pixel and Pillow's copy 4, 448 MiB in each worker.
 MAX_MOSAIC_SIDE = 8192
 # float16 has 11 bits: rounding moves the length of a row by less than half of this.
 LENGTH_TOLERANCE = 1e-3
@@ -57,8 +57,8 @@ Normalise: TypeAlias = Literal["none", "l2"]
 class Description:
     """How the views of a descriptor set are described: picklable, and all that a worker needs beside the tiles.
 
-    `model`, `output`, `preprocess`, `batch` and `pool` are those of `Network`. The tiles of `view` have `tile_size`
-    pixels a side. With `normalise` "l2" each row is divided by its length."""
+    `model`, `output`, `preprocess`, `batch`, `pool` and `device` are those of `Network`. The tiles of `view` have
+    `tile_size` pixels a side. With `normalise` "l2" each row is divided by its length."""
 
     model: bytes | Path
     output: str
@@ -68,6 +68,7 @@ class Description:
     tile_size: int = 256
     normalise: Normalise = "none"
     pool: str = "none"
+    device: Device = CPU
 
     def __post_init__(self) -> None:
         if not 1 <= self.tile_size <= MAX_SIDE:
@@ -118,7 +119,12 @@ class Embedder:
     def __init__(self, description: Description) -> None:
         self.description = description
         self.network = Network(
-            description.model, description.output, description.preprocess, description.batch, description.pool
+            description.model,
+            description.output,
+            description.preprocess,
+            description.batch,
+            description.pool,
+            description.device,
         )
 
     def embed(
@@ -243,7 +249,7 @@ class CellPipeline:
     def _fill(self, cell: _Cell, view: int, out: NDArray[np.float32]) -> bool:
         """Write a view to `out` float32 [*preprocess.shape]; return False if a tile is absent or bad."""
         # Each tile is looked at, also for a view that is left out: all bad tiles are reported.
-        tiles = [cell.tiles.image(number) for number in cell.footprints[view]]
+        tiles = [cell.tiles.pixels(number) for number in cell.footprints[view]]
         whole = [tile for tile in tiles if tile is not None]
         if len(whole) < len(tiles):
             return False
@@ -251,15 +257,15 @@ class CellPipeline:
         preprocess.tensor(resized(self._mosaic(whole), preprocess), out=out)
         return True
 
-    def _mosaic(self, tiles: list[Image.Image]) -> Image.Image:
-        """Return the image of a view of these tiles, which are in the order of its footprint."""
+    def _mosaic(self, tiles: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Return the pixels of a view of these tiles, which are in the order of its footprint."""
         across, side = self._description.view.tiles, self._description.tile_size
         if across == 1:
             return tiles[0]
-        mosaic = Image.new("RGB", (across * side, across * side))
+        mosaic = np.empty((across * side, across * side, 3), np.uint8)
         for place, tile in enumerate(tiles):
-            row, column = divmod(place, across)
-            mosaic.paste(tile, (column * side, row * side))
+            row, column = (index * side for index in divmod(place, across))
+            mosaic[row : row + side, column : column + side] = tile
         return mosaic
 
 
@@ -301,13 +307,13 @@ class _Cell:
 
 
 class _Tile:
-    """A tile of a cell: its encoded bytes, or from the first use to the last its image, or neither if it is bad."""
+    """A tile of a cell: its encoded bytes, or from the first use to the last its pixels, or neither if it is bad."""
 
-    __slots__ = ("data", "image", "lock", "uses")
+    __slots__ = ("data", "lock", "pixels", "uses")
 
     def __init__(self, data: bytes, uses: int) -> None:
         self.data: bytes | None = data
-        self.image: Image.Image | None = None
+        self.pixels: NDArray[np.uint8] | None = None
         self.uses = uses
         self.lock = Lock()
 
@@ -327,8 +333,9 @@ class _Tiles:
     def __contains__(self, number: int) -> bool:
         return number in self._tiles
 
-    def image(self, number: int) -> Image.Image | None:
-        """Return the image of a tile, None where it is absent or bad. After a MemoryError the next call tries again."""
+    def pixels(self, number: int) -> NDArray[np.uint8] | None:
+        """Return the pixels of a tile, None where it is absent or bad. After a MemoryError the next call tries
+        again."""
         tile = self._tiles.get(number)
         if tile is None:
             return None
@@ -336,11 +343,11 @@ class _Tiles:
             if tile.data is not None:
                 try:
                     with doing("decoding tile", number):
-                        tile.image = tile_image(tile.data, self._side)
+                        tile.pixels = tile_pixels(tile.data, self._side)
                 except BadTile as error:
                     self.faults.append((number, error.reason, error.message))
                 tile.data = None
-            return tile.image
+            return tile.pixels
 
     def release(self, number: int) -> None:
         """Count one use."""
@@ -349,7 +356,7 @@ class _Tiles:
             with tile.lock:
                 tile.uses -= 1
                 if not tile.uses:
-                    tile.image = None
+                    tile.pixels = None
 
 
 def _checked(

@@ -24,7 +24,15 @@ WEIGHTS = "engine.weights"
 _MIN_OUTSIDE_BYTES = "1024"
 # Kind of failure -> words that the library uses for it, whatever the class of the error. The first match counts.
 _WORDS_OF_KIND = (
-    ("out-of-memory", ("bad_alloc", "allocate memory", "bad allocation", "MemoryError")),
+    (
+        "out-of-memory",
+        (
+            *("bad_alloc", "allocate memory", "bad allocation", "MemoryError"),
+            # Of other providers: CUDA and ROCm; cuBLAS and the older cuDNN; cuDNN and OpenCL; DirectML; OpenVINO.
+            *("out of memory", "OUT_OF_MEMORY", "ALLOC_FAILED", "ALLOCATION_FAIL", "OUT_OF_HOST_MEMORY"),
+            *("Not enough memory", "Exceeded max size of memory"),
+        ),
+    ),
     (
         "unsupported-op",
         ("Could not find an implementation", "No Op registered", "NOT_IMPLEMENTED", "is not a registered"),

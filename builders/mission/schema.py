@@ -644,9 +644,15 @@ class View(Section):
         return self
 
 
+_DEVICE_RIGHT = (
+    'the name of an execution provider of ONNX Runtime in lower case, such as "cpu", "cuda", "tensorrt" or "openvino"'
+)
+
+
 class Descriptors(Section):
     """One descriptor set: a backbone and its output, the number format, the preprocessing, and the views. `pool` makes
-    one row of the tokens of an image."""
+    one row of the tokens of an image. `device` describes them; with `numeric` "any" the map counts as the same whatever
+    device made it."""
 
     name: Name
     backbone: Annotated[str, Field(description="the name of one of the backbones")]
@@ -661,6 +667,8 @@ class Descriptors(Section):
     ] = None
     normalise: Annotated[Literal["none", "l2"], Field(description='"none" or "l2"')] = "none"
     view: Annotated[View | None, Field(description="a table with tiles and stride, or metres and overlap")] = None
+    device: Annotated[str, _text(re.compile(r"[a-z0-9]{1,32}")), Field(description=_DEVICE_RIGHT)] = "cpu"
+    numeric: Annotated[Literal["exact", "any"], Field(description='"exact" or "any"')] = "exact"
 
 
 class IndexKeys(Section):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.activity import doing
-from builders.descriptors.decoding import BadTile, tile_image
+from builders.descriptors.decoding import BadTile, tile_pixels
 from builders.descriptors.rows import view_digests
 from builders.grid.tiles import tile_ids, tile_xy
 from builders.grid.views import View
@@ -99,4 +99,4 @@ def pictures(
 
 def _image(number: int, data: bytes, tile_size: int) -> NDArray[np.uint8]:
     with doing("decoding tile", number):
-        return np.asarray(tile_image(data, tile_size))
+        return tile_pixels(data, tile_size)

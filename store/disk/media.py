@@ -99,6 +99,7 @@ class Media:
         self._drop_cache = False
         self.reading = Reading()
         self.path = os.path.abspath(path)
+        self._prefix = os.path.join(self.path, "")
         with _explained(self.path):
             # The user gives the path of the store, and it may be a link; nothing below it may be one.
             self._directories[""] = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -152,7 +153,7 @@ class Media:
 
     def absolute(self, name: str) -> str:
         """Return the absolute path of a name in the store, for messages and for `durable`."""
-        return os.path.join(self.path, name)
+        return self._prefix + name
 
     def directory(self, name: str) -> int:
         """Return the open descriptor of a directory of the store. It belongs to this object: do not close it."""

@@ -1,6 +1,7 @@
 """The map: how fast descriptors are built, how it grows to a country, what a search finds and what it costs.
 
-    throughput   embedding with reading and decoding, beside the bare session over decoded tiles, and decoding alone
+    throughput   describing with reading and decoding, beside the bare session over ready tensors, and decoding alone;
+                 by provider of ONNX Runtime, OpenVINO in an environment of its own
     country      plan, build, unchanged build and verify of 10,000 to 1,000,000 synthetic tiles
     recall       real imagery: each perturbation and the other date; exact, IVF and HNSW
     search       exact search over 1,000,000 x 512 float16
@@ -27,14 +28,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from builders.descriptors.decoding import decode, resized
+from builders.descriptors.decoding import resized, tile_pixels
 from builders.descriptors.embed import CellRequest, Description, Embedder
 from builders.descriptors.preprocess import Preprocess
+from builders.engines.providers import device_of, open_session
 from builders.extras import import_onnxruntime
 from builders.grid.tiles import cell_of, tile_from_id, tile_ids, tiles_of_bbox
 from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.roworder import Extent
 from builders.imagery.sqlite import Database
+from tests.support import runtimes
 from tests.support.backbone import write_backbone
 from tests.support.field import WORLD, make_desk
 from tests.support.missions_toml import mission_toml
@@ -47,15 +50,15 @@ COUNTRIES = (10_000, 100_000, 1_000_000)
 SIDE = 8
 
 
-def alone(*args: object) -> dict[str, Any]:
+def alone(*args: object, python: str | Path = sys.executable) -> dict[str, Any]:
     """Runs one measurement in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.maps", *map(str, args)],
+        [python, "-m", "tests.bench.maps", *map(str, args)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": str(ROOT)},
     )
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -87,23 +90,34 @@ def imagery(folder: Path, *, small: bool) -> tuple[Path, Path, int, int]:
 
 def throughput(folder: Path, *, small: bool) -> dict[str, Any]:
     result: dict[str, Any] = {}
+    pythons: dict[str, str | Path] = {"cpu": sys.executable}
+    absent = "not asked for" if small else runtimes.environment(runtimes.OPENVINO)[1]
+    if not absent:
+        pythons["openvino"] = runtimes.ROOT / runtimes.OPENVINO / "bin/python"
     batches = BATCHES[:1] if small else BATCHES
-    ways = [("decoding alone", 1), *((way, batch) for batch in batches for way in ("bare session", "ours"))]
-    rows: dict[tuple[str, int], list[dict[str, float]]] = {way: [] for way in ways}
+    ways = [("decoding alone", "cpu", 1)]
+    ways += [(way, one, batch) for one in pythons for batch in batches for way in ("bare session", "ours")]
+    rows: dict[tuple[str, str, int], list[dict[str, float]]] = {way: [] for way in ways}
     for _ in range(1 if small else ROUNDS):
         for way in ways:
-            rows[way].append(alone("embed", folder, *way, int(small)))
-    print(f"{'tiles a second, medians':34}{'batch':>6}{'rate':>9}{'of bare':>9}{'peak MB':>9}")
-    for (name, batch), found in rows.items():
-        rate, peak = (statistics.median(row[key] for row in found) for key in ("rate", "peak_mb"))
-        bare = result.get(f"bare session {batch}", {}).get("rate", rate)
-        result[f"{name} {batch}"] = {"rate": rate, "peak_mb": peak, "of_bare": rate / bare}
-        print(f"{name:34}{batch:>6}{rate:>9.0f}{rate / bare:>9.2f}{peak:>9.0f}", flush=True)
+            rows[way].append(alone("embed", folder, *way, int(small), python=pythons[way[1]]))
+    medians = {
+        way: {key: statistics.median(row[key] for row in found) for key in found[0]} for way, found in rows.items()
+    }
+    print(f"{'tiles a second, medians':24}{'by':>10}{'batch':>6}{'rate':>9}{'of best':>9}{'core ms':>9}{'peak MB':>9}")
+    for (name, provider, batch), row in medians.items():
+        best = max(other["rate"] for way, other in medians.items() if way[:2] == ("bare session", provider))
+        result[f"{name} {provider} {batch}"] = {**row, "of_best_bare": row["rate"] / best}
+        figures = f"{row['rate']:>9.0f}{row['rate'] / best:>9.2f}{row['core_ms']:>9.2f}{row['peak_mb']:>9.0f}"
+        print(f"{name:24}{provider:>10}{batch:>6}{figures}", flush=True)
+    if absent:
+        print(f"openvino: {absent}")
     return result
 
 
-def embed(folder: Path, way: str, batch: int, *, small: bool) -> dict[str, float]:
-    """Tiles a second of one way. The bare session is fed tensors that are ready, on all cores."""
+def embed(folder: Path, way: str, provider: str, batch: int, *, small: bool) -> dict[str, float]:
+    """Tiles a second of one way, and the time of a core for each. The bare session is fed tensors that are ready, on
+    all cores."""
     tiles, model, side, zoom = imagery(folder, small=small)
     with MBTilesSource(Database(tiles), Extent((0, 0, 1, 1), ()), "tms") as source:
         with closing(sqlite3.connect(tiles)) as db:
@@ -114,39 +128,43 @@ def embed(folder: Path, way: str, batch: int, *, small: bool) -> dict[str, float
     preprocess = Preprocess((side, side))
     count = sum(map(len, found))
     least = 0.1 if small else 2.0
+    device = device_of(provider, "exact")
+
+    def tensor(data: bytes) -> Any:
+        return preprocess.tensor(resized(tile_pixels(data, 256), preprocess))
+
     if way == "decoding alone":
-        return {
-            "rate": _rate(count, lambda: [decode(data) for cell in found for _, data in cell], least),
-            "peak_mb": peak_mb(),
-        }
+        return _rate(count, lambda: [tensor(data) for cell in found for _, data in cell], least)
     if way == "bare session":
         library = import_onnxruntime()
-        session = library.InferenceSession(model.read_bytes(), providers=["CPUExecutionProvider"])
-        tensors = np.stack([preprocess.tensor(resized(decode(data), preprocess)) for cell in found for _, data in cell])
+        session = open_session(device, model.read_bytes(), library.SessionOptions())
+        tensors = np.stack([tensor(data) for cell in found for _, data in cell])
 
         def run() -> None:
             for start in range(0, count, batch):
                 session.run(None, {"image": tensors[start : start + batch]})
 
-        return {"rate": _rate(count, run, least), "peak_mb": peak_mb()}
-    embedder = Embedder(Description(model.read_bytes(), "descriptor", preprocess, batch))
+        return _rate(count, run, least)
+    embedder = Embedder(Description(model.read_bytes(), "descriptor", preprocess, batch, device=device))
 
     def jobs() -> Iterator[CellRequest]:
         for cell in found:
             yield CellRequest(zoom, tuple(number for number, _ in cell), tuple(cell))
 
-    return {"rate": _rate(count, lambda: list(embedder.embed(jobs(), "float16")), least), "peak_mb": peak_mb()}
+    return _rate(count, lambda: list(embedder.embed(jobs(), "float16")), least)
 
 
-def _rate(count: int, run: Callable[[], object], least: float) -> float:
-    """Tiles a second over at least two runs and `least` seconds, after one that warms up."""
+def _rate(count: int, run: Callable[[], object], least: float) -> dict[str, float]:
+    """Tiles a second over at least two runs and `least` seconds, after one that warms up; the milliseconds of a core
+    for each; and the peak of memory."""
     run()
-    start = time.perf_counter()
+    start, spent = time.perf_counter(), time.process_time()
     runs = 0
     while runs < 2 or time.perf_counter() - start < least:
         run()
         runs += 1
-    return count * runs / (time.perf_counter() - start)
+    rate, spent = count * runs / (time.perf_counter() - start), time.process_time() - spent
+    return {"rate": rate, "core_ms": spent / (count * runs) * 1e3, "peak_mb": peak_mb()}
 
 
 # A country
@@ -301,7 +319,7 @@ def recall(folder: Path, *, small: bool) -> dict[str, Any]:
 if __name__ == "__main__":
     name, *rest = sys.argv[1:]
     if name == "embed":
-        print(json.dumps(embed(Path(rest[0]), rest[1], int(rest[2]), small=rest[3] == "1")))
+        print(json.dumps(embed(Path(rest[0]), rest[1], rest[2], int(rest[3]), small=rest[4] == "1")))
     elif name == "searching":
         print(json.dumps(searching(int(rest[0]), int(rest[1]))))
     else:

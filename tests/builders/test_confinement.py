@@ -239,7 +239,7 @@ import builders.descriptors.embed as embed
 import os, signal, time
 def decode(data, side):
     {}
-embed.tile_image = decode
+embed.tile_pixels = decode
 """
 
 

@@ -968,3 +968,19 @@ def test_going_back_does_not_make_old_imagery_fresh(desk: Desk) -> None:
     with pytest.raises(Corrupt, match="days old when the mission was issued"):
         late.render()
     assert isinstance(manifest, Manifest)
+
+
+def test_a_map_of_any_arithmetic_has_rows_of_its_own_and_says_so(desk: Desk) -> None:
+    desk.built(desk.write_mission("left", zooms=(15,), files=()))
+    mission = desk.write_mission("left", zooms=(15,), files=(), of_set='numeric = "any"')
+    assert [one["action"] for one in desk.built(mission)["artifacts"]].count("built") == 2  # the shard and the probe
+    shown = flightbag("show", desk.store, "left", "--json").json
+    marked = {entry["kind"] for entry in shown["entries"] if entry["meta"].get("numeric") == "any"}
+    assert marked == {"descriptors", "probe"}
+    (shard,) = (entry for entry in shown["entries"] if entry["kind"] == "descriptors")
+    read = read_shard((desk.store / object_path(ObjectId.parse(shard["id"]))).read_bytes())
+    assert read.metadata["numeric"] == "any"
+    line = "the map of embedder is described by any device, in any precision"
+    assert line in flightbag("show", desk.store, "left").out.splitlines()
+    assert desk.built(mission)["outcome"] == "unchanged"
+    assert desk.verify(None, "left").json["go"] is True

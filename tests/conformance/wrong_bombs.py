@@ -31,11 +31,11 @@ Judge = Callable[[Path], str]
 
 
 def _tile() -> Judge:
-    from builders.descriptors.decoding import BadTile, tile_image
+    from builders.descriptors.decoding import BadTile, tile_pixels
 
     def judge(path: Path) -> str:
         try:
-            tile_image(path.read_bytes(), 256)
+            tile_pixels(path.read_bytes(), 256)
         except BadTile as error:
             return error.reason
         return "good"

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from builders.descriptors.decoding import BadTile, tile_image
+from builders.descriptors.decoding import BadTile, tile_pixels
 from builders.grid.tiles import Tile
 from builders.onboard.camera import Camera
 from builders.retrieval.query import locate, read_picture
@@ -172,7 +172,7 @@ def too_little_ground(folder: Path) -> str:
 @wrong("map", "a tile that its EXIF orientation turns: some programs follow it", before="good", now="undecodable")
 def tile_turned_by_exif(folder: Path) -> str:
     try:
-        tile_image(encoded("JPEG", render(TILE), 6), 256)
+        tile_pixels(encoded("JPEG", render(TILE), 6), 256)
     except BadTile as error:
         return error.reason
     return "good"

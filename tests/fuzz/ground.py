@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from builders.areas.drawing import open_drawing
-from builders.descriptors.decoding import tile_image
+from builders.descriptors.decoding import tile_pixels
 from builders.descriptors.tensors import read_tensors
 from builders.engines.card import Card
 from builders.engines.model import parse_onnx
@@ -260,7 +260,7 @@ READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[bytes], None], int
     "vrt": (lambda: [VRT], of_file("map.vrt", read_tiles), 4096),
     "tile-image": (
         lambda: [*PICTURES, render_jpeg(TILE)],
-        of_bytes(lambda data: (size_of(unpacked(data)), fault_of(data), picture_of(data), tile_image(data, 32))),
+        of_bytes(lambda data: (size_of(unpacked(data)), fault_of(data), picture_of(data), tile_pixels(data, 32))),
         2**15,
     ),
     "picture": (lambda: PICTURES, of_file("picture", read_picture), 2**14),

@@ -33,6 +33,8 @@ FIRST = ("1.19.0", "1.20.0", "1.21.0", "1.22.0", "1.23.0", "1.24.1", "1.25.0", "
 FIRST = (*FIRST, "1.30.0", "1.31.0", "1.32.0")
 # The oldest, and two between it and the newest, which is in the environment of the tests.
 SOME = ("1.19.0", "1.22.0", "1.24.1")
+# The wheel of Intel, with a second provider that runs on a CPU. Its environment has all that the tests' has.
+OPENVINO = "openvino-1.24.1"
 _DOMAINS = {"": "ai.onnx", "ai.onnx.ml": "ai.onnx.ml", "com.microsoft": "com.microsoft"}
 _OPEN = 2**31 - 1
 # Runs with the other library: its kernels for the CPU and the definitions of its operators, as JSON.
@@ -74,10 +76,13 @@ def installed() -> str:
 
 
 def requirements(version: str) -> list[str]:
-    """What is installed for a version: ONNX Runtime, or FAISS for `faiss-<version>`; for BASE what `flightbag[onboard]`
-    asks for."""
+    """What is installed for a version: ONNX Runtime, also in the wheel of `openvino-<version>`, or FAISS for
+    `faiss-<version>`; for BASE what `flightbag[onboard]` asks for."""
     if version != BASE:
-        return [f"faiss-cpu=={version[6:]}" if version.startswith("faiss-") else f"onnxruntime=={version}"]
+        if version.startswith("faiss-"):
+            return [f"faiss-cpu=={version[6:]}"]
+        wheel, _, number = f"onnxruntime-{version}".rpartition("-")
+        return [f"{wheel}=={number}"]
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     return [*project["dependencies"], *project["optional-dependencies"]["onboard"]]
 
@@ -95,16 +100,18 @@ def oldest_of_pyproject(extra: str = "onboard") -> str:
 def environment(version: str) -> tuple[Path, str]:
     """Return (the environment of this version, ""), made if it is absent; or why it cannot be made.
 
-    It has the packages of the environment BASE, too, behind its own: what differs is installed alone.
+    It has the packages of the environment BASE, too, behind its own, OPENVINO those of the tests: what differs is
+    installed alone.
     """
     folder, begun = ROOT / version, ROOT / f"{version}.part-{os.getpid()}"
     if not folder.is_dir():
-        if version != BASE and (why := environment(BASE)[1]):
+        behind = Path(sys.prefix) if version == OPENVINO else ROOT / BASE
+        if version not in (BASE, OPENVINO) and (why := environment(BASE)[1]):
             return folder, why
         venv.create(begun, symlinks=True)
         if version != BASE:
             packages = Path("lib", f"python{sys.version_info.major}.{sys.version_info.minor}", "site-packages")
-            (begun / packages / "base.pth").write_text(f"{ROOT / BASE / packages}\n")
+            (begun / packages / "base.pth").write_text(f"{behind / packages}\n")
         command = [sys.executable, "-m", "pip", "--python", str(begun / "bin/python"), "install", "--quiet"]
         options = ["--disable-pip-version-check", "--no-compile", "--only-binary", ":all:"]
         options += [] if version == BASE else ["--no-deps"]

@@ -22,7 +22,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 from PIL import Image
 
 from builders.descriptors import embed as module
-from builders.descriptors.decoding import decode, tile_image
+from builders.descriptors.decoding import decode, tile_pixels
 from builders.descriptors.embed import (
     BATCHES_AHEAD,
     CELLS_AHEAD,
@@ -280,9 +280,9 @@ def test_each_tile_is_decoded_once_and_let_go(monkeypatch: pytest.MonkeyPatch) -
     seen: Counter[bytes] = Counter()
     held = most = 0
     count = threading.Lock()
-    real, release = tile_image, module._Tiles.release
+    real, release = tile_pixels, module._Tiles.release
 
-    def counting(data: bytes, side: int) -> Image.Image:
+    def counting(data: bytes, side: int) -> NDArray[np.uint8]:
         nonlocal held, most
         with count:
             seen[data] += 1
@@ -298,7 +298,7 @@ def test_each_tile_is_decoded_once_and_let_go(monkeypatch: pytest.MonkeyPatch) -
             release(self, number)
             held -= before == 1
 
-    monkeypatch.setattr(module, "tile_image", counting)
+    monkeypatch.setattr(module, "tile_pixels", counting)
     monkeypatch.setattr(module._Tiles, "release", releasing)
     origins = tuple(view.origins_in_cell(CELL, 16).tolist())
     tiles = coloured(origins, view)

@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from builders.descriptors import network
 from builders.descriptors.network import Network
 from builders.descriptors.preprocess import Preprocess
 from builders.engines.graph import FixedInput
 from builders.engines.model import make_compilable, session_source
+from builders.engines.providers import CPU, Device, device_of, providers
 from builders.engines.session import open_session
 from builders.extras import import_onnxruntime
 from builders.grid.tiles import Tile
 from builders.onboard.flying import FlyingEngine
 from builders.recipe import RowRecipe
-from store.errors import Invalid
+from store.errors import Invalid, Refused
+from tests.support.backbone import write_backbone
 from tests.support.exports import write_export
 from tests.support.terrain import render
 
@@ -149,3 +152,37 @@ def test_a_network_opens_from_a_path(tmp_path: Path, original: NDArray[np.float3
     """As one of more than 2 GiB does."""
     write_export(tmp_path / "net.onnx")
     assert np.array_equal(described(tmp_path / "net.onnx", PLAIN), original)
+
+
+def test_a_device_that_does_not_compute_what_the_cpu_does_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider that is wrong: here a session over another network stands for it."""
+    model, wrong = model_of(tmp_path), tmp_path / "wrong.onnx"
+    write_backbone(wrong, seed=2)
+    opened = network.open_session
+
+    def open_wrong(device: Device, source: bytes | str, options: Any) -> Any:
+        return opened(CPU, source if device.is_cpu else wrong.read_bytes(), options)
+
+    monkeypatch.setattr(network, "open_session", open_wrong)
+    monkeypatch.setattr(network, "require_provider", lambda device, session: None)
+    for numeric in ("any", "onnxruntime-cuda-1.32.0-sm90-fp32"):
+        with pytest.raises(Refused, match="'cuda' does not compute what the CPU does") as caught:
+            Network(model, "descriptor", PLAIN, 4, device=Device("cuda", numeric))
+        assert caught.value.remedy == 'set device = "cpu"'
+    wrong.write_bytes(model if isinstance(model, bytes) else model.read_bytes())
+    assert Network(model, "descriptor", PLAIN, 4, device=Device("cuda", "any")).dimension == 32  # one that is right
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("numeric", ["exact", "any"])
+def test_a_gpu_describes_as_the_cpu_does(tmp_path: Path, original: NDArray[np.float32], numeric: str) -> None:
+    if "cuda" not in providers():
+        pytest.skip("this ONNX Runtime has no CUDA")
+    device = device_of("cuda", numeric)
+    images = np.stack([PLAIN.tensor(picture) for picture in PICTURES])
+    for batch in (1, 4, 64):
+        on_gpu = Network(model_of(tmp_path), "descriptor", PLAIN, batch, device=device)
+        rows = on_gpu.run(images, len(images), import_onnxruntime().RunOptions())
+        assert np.allclose(rows, original, atol=1e-4 if numeric == "exact" else 1e-2)

@@ -17,7 +17,7 @@ SIZES = st.integers(1, 80) | st.sampled_from([224, 256, 257, 512])
 
 
 def by_pillow(pixels: NDArray[np.uint8], height: int, width: int, name: str) -> NDArray[np.uint8]:
-    return decoding.resized(Image.fromarray(pixels), Preprocess((height, width), filter=name))
+    return decoding.resized(pixels, Preprocess((height, width), filter=name))
 
 
 @settings(max_examples=300)

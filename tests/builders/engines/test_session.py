@@ -63,9 +63,27 @@ def test_each_exception_becomes_a_failure_with_its_words(
     assert caught.value.kind == "invalid-model"
 
 
-def test_words_for_a_want_of_memory_make_it_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+# As the providers word it, in reports of their users.
+NO_MEMORY = (
+    "std::bad_alloc",
+    "Non-zero status code returned while running Conv node. Name:'Conv_111' Status Message: onnxruntime/core/framework/"
+    "bfc_arena.cc:376 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::Stream*) Failed to "
+    "allocate memory for requested buffer of size 939524096",
+    "CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; file=cuda_allocator.cc ; expr=cudaMalloc((void**)&p",
+    "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0 ; line=168 ; expr=cublasCreate(&cublas_handle_);",
+    "CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ; GPU=0",
+    "CUDNN failure 5003: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ; GPU=0",
+    "HIP failure 2: out of memory ; GPU=0 ; file=rocm_allocator.cc",
+    "[GPU] Exceeded max size of memory object allocation: requested 5000000000 bytes, but max alloc size supported by",
+    "[GPU] clEnqueueNDRangeKernel, error code: -4 CL_MEM_OBJECT_ALLOCATION_FAILURE",
+    "Exception(4) tid(5e4) 8007000E Not enough memory resources are available to complete this operation.",
+)
+
+
+@pytest.mark.parametrize("words", NO_MEMORY)
+def test_words_for_a_want_of_memory_make_it_unavailable(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     def fails(*args: Any, **kwargs: Any) -> Any:
-        raise state.EngineError("std::bad_alloc")
+        raise state.EngineError(words)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", fails)
     with pytest.raises(Unavailable) as caught:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from builders.descriptors.decoding import tile_image
+from builders.descriptors.decoding import tile_pixels
 from builders.imagery.png import write_png
 from store.errors import Invalid
 
@@ -73,7 +73,7 @@ def test_pixels_that_are_not_contiguous() -> None:
 
 def test_a_tile_of_them_is_an_image_to_whoever_describes_it() -> None:
     pixels = noise(256, 256)
-    np.testing.assert_array_equal(np.asarray(tile_image(write_png(pixels), 256)), pixels)
+    np.testing.assert_array_equal(np.asarray(tile_pixels(write_png(pixels), 256)), pixels)
 
 
 @pytest.mark.parametrize(

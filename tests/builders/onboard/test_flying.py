@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
 import store
 from builders.descriptors.decoding import resized
@@ -99,7 +98,7 @@ def test_what_flies_takes_the_pixels_that_the_map_was_made_of(mission: VerifiedM
     """Frames are resized without Pillow, tiles with it: to the same tensor."""
     frame = render(TILE)[:, 40:]
     preprocess = Preprocess.of_fields(recipe_of(mission, "embedder").preprocess)
-    by_pillow = preprocess.tensor(resized(Image.fromarray(frame), preprocess))
+    by_pillow = preprocess.tensor(resized(frame, preprocess))
     session = open_engine(mission, "embedder")
     output = session.run({"image": by_pillow[None]})["descriptor"][0]
     described = flying_engine(mission, "embedder").describe([frame])[0]

@@ -217,6 +217,22 @@ def test_tasks_run_at_once_and_answer_in_order() -> None:
     assert next(left) < 50, "tasks that had not begun are given up"
 
 
+def test_after_an_error_no_further_task_begins() -> None:
+    failed = threading.Event()
+    begun: list[int] = []
+
+    def task(number: int) -> None:
+        begun.append(number)
+        if number == 1:
+            raise Unavailable("here")
+        assert failed.wait(60)
+
+    with pytest.raises(Unavailable, match="here"):
+        Disk().at_once(task, range(100), threads=2, stop=failed.set)
+    assert sorted(begun) == [0, 1]
+    assert Disk().at_once(str, [], threads=2) == []
+
+
 def test_sync_files_raises_what_any_of_them_raised(tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in "abc"]
     for path in paths:

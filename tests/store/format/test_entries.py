@@ -201,6 +201,19 @@ def test_a_good_value_is_an_entry() -> None:
     assert Entry.of_value(value()) == entry("engines/net/net.onnx", b"x")
 
 
+@pytest.mark.parametrize("kind", ["descriptors", "probe"])
+@pytest.mark.parametrize(
+    "numeric", ["any", "onnxruntime-cuda-1.32.0-sm90-fp32", "onnxruntime-openvino-1.24.1-x86_64-fp32"]
+)
+def test_rows_of_another_arithmetic_say_so(kind: str, numeric: str) -> None:
+    one = sample(kind)
+    other = replace(one, meta={**one.meta, "numeric": numeric})
+    assert Entry.of_value(other.value()) == other
+    for wrong in ("", "onnxruntime-cpu-fp32", "onnxruntime-cpu-1.32.0-x86_64-fp32", f"{numeric}x", f"{numeric}\n", 1):
+        with pytest.raises((Corrupt, Invalid)):
+            replace(one, meta={**one.meta, "numeric": wrong})
+
+
 def test_a_file_may_come_from_outside() -> None:
     outside = replace(entry("files/a", b""), meta={"origin": "outside"})
     assert Entry.of_value(outside.value()) == outside
