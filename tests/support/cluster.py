@@ -29,7 +29,7 @@ from builders.cluster.node import Facts
 from tests.support.stores import REPOSITORY_ROOT
 
 _STORE = 80_000_000  # the least that Ray takes is 75 MB
-_START_S = 60.0
+_START_S = 120.0
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_worker_prestart": "0",
@@ -127,8 +127,23 @@ def _ports() -> dict[str, int]:
 
 def _host() -> None:
     """Keep the nodes of a cluster: a question on each line of standard input, an answer on each of standard output."""
+    from ray._private import services
     from ray.cluster_utils import Cluster as Nodes
 
+    look = services.get_node
+
+    def patient(*about: Any) -> Any:
+        """As `get_node`, after which a node gives itself 30 seconds to start: few on a machine that does much else."""
+        until = time.monotonic() + _START_S
+        while True:
+            try:
+                return look(*about)
+            except RuntimeError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.2)
+
+    services.get_node = patient
     answers, sys.stdout = sys.stdout, sys.stderr
     nodes: dict[str, Any] = {}
     cluster = Nodes()
