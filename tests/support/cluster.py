@@ -29,7 +29,9 @@ from builders.cluster.node import Facts
 from tests.support.stores import REPOSITORY_ROOT
 
 _STORE = 80_000_000  # the least that Ray takes is 75 MB
-_START_S = 120.0
+_START_S = 60.0
+# A node gives its helpers 15 seconds to start, and ends: too few where the machine does much else.
+_STARTS = 4
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_worker_prestart": "0",
@@ -127,23 +129,8 @@ def _ports() -> dict[str, int]:
 
 def _host() -> None:
     """Keep the nodes of a cluster: a question on each line of standard input, an answer on each of standard output."""
-    from ray._private import services
     from ray.cluster_utils import Cluster as Nodes
 
-    look = services.get_node
-
-    def patient(*about: Any) -> Any:
-        """As `get_node`, after which a node gives itself 30 seconds to start: few on a machine that does much else."""
-        until = time.monotonic() + _START_S
-        while True:
-            try:
-                return look(*about)
-            except RuntimeError:
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(0.2)
-
-    services.get_node = patient
     answers, sys.stdout = sys.stdout, sys.stderr
     nodes: dict[str, Any] = {}
     cluster = Nodes()
@@ -154,15 +141,24 @@ def _host() -> None:
             answer = "killed"
         else:
             declared = Facts.of_this_machine().resources if args[1] is None else args[1]
-            node = cluster.add_node(
-                num_cpus=args[0],
-                resources=declared,
-                object_store_memory=_STORE,
-                include_dashboard=False,
-                include_log_monitor=False,
-                no_monitor=True,
-                **_ports(),
-            )
+            for attempt in range(_STARTS):
+                try:
+                    node = cluster.add_node(
+                        num_cpus=args[0],
+                        resources=declared,
+                        object_store_memory=_STORE,
+                        include_dashboard=False,
+                        include_log_monitor=False,
+                        no_monitor=True,
+                        **_ports(),
+                    )
+                    break
+                except Exception:
+                    if attempt == _STARTS - 1:
+                        raise
+                    if what == "head":
+                        cluster.shutdown()
+                        cluster = Nodes()
             answer = cluster.address if what == "head" else node.unique_id
             nodes[answer] = node
         print(answer, file=answers, flush=True)
