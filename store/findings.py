@@ -6,10 +6,10 @@ message. A finding is a value: this module reads no file and decides nothing abo
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from store.errors import FlightbagError, Unavailable
+from store.values import dataclass
 
 COPY_AGAIN = "copy the store again, or run `flightbag sync --checksum` from a whole copy"
 
@@ -61,4 +61,5 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields whose values are neither empty nor false."""
-        return {name: value for name, value in asdict(self).items() if value not in ("", (), False)}
+        values = ((name, getattr(self, name)) for name in self.__match_args__)
+        return {name: value for name, value in values if value not in ("", (), False)}

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from store.disk.layout import store_above
 from store.errors import FlightbagError, Invalid
 from store.format.code import short_code
@@ -16,34 +14,24 @@ from store.takeoff.verify import named_domain
 from store.trust.aircraft_state import AircraftState
 from tools import keyfiles, render
 from tools.arguments import Json, moment, print_lines
+from tools.parameters import Argument, Option
 from tools.receipts import after_flight
 from tools.review import answer_to
 from tools.status import OK, command, print_json, say, warn
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Enrol an aircraft, and keep what it remembers: its id, its trust root, the missions and flights it has seen.",
-)
-
 State = Annotated[
-    str, typer.Argument(metavar="STATE", help="The folder of the aircraft's state. It must not lie in a store.")
+    str, Argument(metavar="STATE", help="The folder of the aircraft's state. It must not lie in a store.")
 ]
 
 
-def add_to(parent: typer.Typer) -> None:
-    """Register the commands."""
-    parent.add_typer(app, name="aircraft")
-
-
-@app.command("enrol")
 @command
 def enrol_command(
     state: State,
-    id_: Annotated[str, typer.Option("--id", metavar="ID", help="The id of the aircraft, as mission files name it.")],
-    host: Annotated[str, typer.Option(metavar="CLASS", help="Its host class; see `flightbag engines host`.")],
-    trust: Annotated[Path, typer.Option(readable=False, metavar="ROOT", help="The file of its first trust root.")],
+    id_: Annotated[str, Option("--id", metavar="ID", help="The id of the aircraft, as mission files name it.")],
+    host: Annotated[str, Option(metavar="CLASS", help="Its host class; see `flightbag engines host`.")],
+    trust: Annotated[Path, Option(metavar="ROOT", help="The file of its first trust root.")],
     again: Annotated[
-        bool, typer.Option("--again", help="Change host class or trust root. The aircraft keeps what it remembers.")
+        bool, Option("--again", help="Change host class or trust root. The aircraft keeps what it remembers.")
     ] = False,
     as_json: Json = False,
 ) -> int:
@@ -90,14 +78,13 @@ def enrol_command(
     return OK
 
 
-@app.command("consume")
 @command
 def consume_command(
     state: State,
-    flight: Annotated[str, typer.Argument(metavar="FLIGHT", help="The id of the flight.")],
+    flight: Annotated[str, Argument(metavar="FLIGHT", help="The id of the flight.")],
     store: Annotated[
         str | None,
-        typer.Option("--store", metavar="STORE", help="Leave the receipt in this store, on the stick that goes back."),
+        Option("--store", metavar="STORE", help="Leave the receipt in this store, on the stick that goes back."),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -117,14 +104,13 @@ def consume_command(
     return OK
 
 
-@app.command("lower-floor")
 @command
 def lower_floor_command(
     state: State,
     time_: Annotated[
-        str, typer.Argument(metavar="TIME", help="The time now, by a clock that you trust: 2026-11-25T12:00:00Z.")
+        str, Argument(metavar="TIME", help="The time now, by a clock that you trust: 2026-11-25T12:00:00Z.")
     ],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask. Without a terminal this is needed.")] = False,
+    yes: Annotated[bool, Option("--yes", help="Do not ask. Without a terminal this is needed.")] = False,
     as_json: Json = False,
 ) -> int:
     """Lower the time that an aircraft remembers as passed, after a wrong clock drove it up.
@@ -159,7 +145,6 @@ def _confirm(question: str, *, as_json: bool) -> None:
         raise Invalid("not confirmed: nothing was changed", remedy="type yes to confirm")
 
 
-@app.command("show")
 @command
 def show(state: State, as_json: Json = False) -> int:
     """Show what an aircraft remembers. Write nothing.

@@ -9,12 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from store.disk.layout import TOML
 from store.errors import Invalid
 from store.format.duration import seconds_of
 from store.format.manifest import TIME_MAX
+from tools.parameters import Argument, Option
 from tools.status import say
 
 ENV = "FLIGHTBAG_STORE"
@@ -23,47 +22,38 @@ _MOMENT = re.compile(
 )
 _STORE_AND_MISSION = f"The folder of the store and the id of the mission. {ENV} may replace STORE."
 
-Store = Annotated[str, typer.Argument(metavar="STORE", envvar=ENV, help="The folder of the store.", show_default=False)]
+Store = Annotated[str, Argument(metavar="STORE", envvar=ENV, help="The folder of the store.")]
 # A required argument follows, so that the environment cannot replace this one.
-StoreFirst = Annotated[str, typer.Argument(metavar="STORE", help="The folder of the store.", show_default=False)]
-StoreOption = Annotated[
-    str, typer.Option("--store", envvar=ENV, help="The folder of the store.", show_default=False, metavar="STORE")
-]
-StoreAndMission = Annotated[
-    list[str], typer.Argument(metavar="[STORE] MISSION", help=_STORE_AND_MISSION, show_default=False)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+StoreFirst = Annotated[str, Argument(metavar="STORE", help="The folder of the store.")]
+StoreOption = Annotated[str, Option("--store", envvar=ENV, help="The folder of the store.", metavar="STORE")]
+StoreAndMission = Annotated[list[str], Argument(metavar="[STORE] MISSION", help=_STORE_AND_MISSION)]
+Json = Annotated[bool, Option("--json", help="Print one JSON document instead of text.")]
 DropCache = Annotated[
     bool,
-    typer.Option(
-        "--drop-cache", help="Read the medium, not the page cache. This is the default for a removable medium."
-    ),
+    Option("--drop-cache", help="Read the medium, not the page cache. This is the default for a removable medium."),
 ]
 GiveUp = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--give-up",
         metavar="60s",
         help="End with the status for `could not check` if the medium keeps the command waiting for longer than this.",
-        show_default=False,
     ),
 ]
 PassphraseFile = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--passphrase-file",
-        readable=False,
         metavar="FILE",
         help="A file whose first line is the passphrase of the private keys.",
-        show_default=False,
     ),
 ]
 _KEY_HELP = "A private key that signs, or with --signer a .pub file. May be repeated."
-Keys = Annotated[list[Path], typer.Option("--key", readable=False, metavar="FILE", help=_KEY_HELP)]
-OptionalKeys = Annotated[list[Path] | None, typer.Option("--key", readable=False, metavar="FILE", help=_KEY_HELP)]
+Keys = Annotated[list[Path], Option("--key", metavar="FILE", help=_KEY_HELP)]
+OptionalKeys = Annotated[list[Path] | None, Option("--key", metavar="FILE", help=_KEY_HELP)]
 SignerCommand = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--signer",
         metavar="CMD",
         help="A command that signs for the keys given as .pub files: it reads the bytes to sign from standard input "
@@ -73,16 +63,15 @@ SignerCommand = Annotated[
 ]
 Trust = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--trust",
-        readable=False,
         metavar="ROOT",
         help="The file of the pinned trust root. It must not lie in the store.",
     ),
 ]
 State = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--state",
         metavar="STATE",
         help="The folder of the aircraft's state, which holds its trust root. It must not lie in the store.",
@@ -90,15 +79,13 @@ State = Annotated[
 ]
 ExecutorOption = Annotated[
     str,
-    typer.Option(
+    Option(
         "--executor",
         metavar="WHERE",
         help="Where the work is done: local, ray (the cluster that this machine is a node of) or ray://HOST:PORT.",
     ),
 ]
-MissionFilePath = Annotated[
-    Path, typer.Argument(readable=False, help="The mission file (TOML).", metavar="MISSION.toml")
-]
+MissionFilePath = Annotated[Path, Argument(help="The mission file (TOML).", metavar="MISSION.toml")]
 
 
 def store_and(args: list[str], *, needed: bool) -> tuple[str, str | None]:

@@ -1,7 +1,6 @@
-"""The program `flightbag`: its app, and the commands for stores, keys and builds.
+"""The commands for stores, keys and builds.
 
-A command parses its arguments, calls `store` or `builders`, and renders the result. It decides nothing itself. The
-other commands are registered from the modules of this package.
+A command parses its arguments, calls `store` or `builders`, and renders the result. It decides nothing itself.
 """
 
 from __future__ import annotations
@@ -11,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from builders.extras import require_build_extra
 from store.errors import FlightbagError, Invalid, Unavailable
 from store.ground.issuing import draft_of, overtaken
@@ -21,24 +18,7 @@ from store.takeoff.coverage import read_missing
 from store.takeoff.withdrawn import withdrawn
 from store.trust.keys import PublicKey
 from store.trust.review import signing_code
-from tools import (
-    aircraft,
-    cluster,
-    engines,
-    fsck,
-    keyfiles,
-    missions,
-    packs,
-    receipts,
-    releases,
-    render,
-    retention,
-    retrieval,
-    sync,
-    takeoff,
-    trust,
-    withdraw,
-)
+from tools import keyfiles, render
 from tools.arguments import (
     ExecutorOption,
     Json,
@@ -55,15 +35,11 @@ from tools.arguments import (
 )
 from tools.geojson import GeoJson, check_path
 from tools.geojson import write as write_geojson
+from tools.parameters import Argument, Option
 from tools.progress import work_bars
-from tools.start import app
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
-keys_app = typer.Typer(no_args_is_help=True, help="Create signing keys, protect them, show their kids.")
-app.add_typer(keys_app, name="keys")
 
-
-@app.command()
 @command
 def init(store: Store, as_json: Json = False) -> int:
     """Create an empty store in a folder that does not exist yet or is empty.
@@ -78,12 +54,11 @@ def init(store: Store, as_json: Json = False) -> int:
     return OK
 
 
-@keys_app.command("new")
 @command
 def keys_new(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new private key. The public key is FILE.pub.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="The new private key. The public key is FILE.pub.")],
     passphrase_file: PassphraseFile = None,
-    no_passphrase: Annotated[bool, typer.Option("--no-passphrase", help="Do not encrypt the private key.")] = False,
+    no_passphrase: Annotated[bool, Option("--no-passphrase", help="Do not encrypt the private key.")] = False,
     as_json: Json = False,
 ) -> int:
     """Create an Ed25519 key: the private key, encrypted, in FILE (PKCS#8), and the public key in FILE.pub.
@@ -99,16 +74,13 @@ def keys_new(
     return _show_key(public, as_json=as_json)
 
 
-@keys_app.command("rewrap")
 @command
 def keys_rewrap(
-    file: Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="The file of the private key.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="The file of the private key.")],
     passphrase_file: PassphraseFile = None,
     new_passphrase_file: Annotated[
         Path | None,
-        typer.Option(
-            readable=False, metavar="FILE", help="A file whose first line is the new passphrase.", show_default=False
-        ),
+        Option(metavar="FILE", help="A file whose first line is the new passphrase."),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -126,10 +98,9 @@ def keys_rewrap(
     return _show_key(public, as_json=as_json)
 
 
-@keys_app.command("show")
 @command
 def keys_show(
-    file: Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="A private key or a .pub file.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="A private key or a .pub file.")],
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
@@ -154,7 +125,6 @@ def _show_key(public: PublicKey, weaknesses: Sequence[str] = (), remedy: str = "
     return OK
 
 
-@app.command()
 @command
 def plan(
     mission_file: MissionFilePath,
@@ -182,7 +152,6 @@ def plan(
     return OK if report.enough else NO
 
 
-@app.command()
 @command
 def build(
     mission_file: MissionFilePath,
@@ -192,10 +161,10 @@ def build(
     passphrase_file: PassphraseFile = None,
     expect: Annotated[
         str | None,
-        typer.Option(metavar="CODE", help="The code of a draft: sign nothing if this build makes another manifest."),
+        Option(metavar="CODE", help="The code of a draft: sign nothing if this build makes another manifest."),
     ] = None,
     no_stat_cache: Annotated[
-        bool, typer.Option("--no-stat-cache", help="Read every tile, even of sources that have not changed.")
+        bool, Option("--no-stat-cache", help="Read every tile, even of sources that have not changed.")
     ] = False,
     geojson: GeoJson = None,
     executor: ExecutorOption = "local",
@@ -232,7 +201,6 @@ def build(
     return NO if report.outcome == "failed" else OK
 
 
-@app.command("ls")
 @command
 def list_missions(store: Store, as_json: Json = False) -> int:
     """List the missions and the drafts of a store, and how long they are valid.
@@ -302,13 +270,10 @@ def _listed(row: dict[str, Any], now: int) -> str:
     return f"flight {row['flight']}  {row['entries']} entries  {render.size(row['bytes'])}  {valid}"
 
 
-@app.command()
 @command
 def show(
     store_and_mission: StoreAndMission,
-    draft: Annotated[
-        bool, typer.Option("--draft", help="Show the draft and its signatures, before you sign it.")
-    ] = False,
+    draft: Annotated[bool, Option("--draft", help="Show the draft and its signatures, before you sign it.")] = False,
     geojson: GeoJson = None,
     as_json: Json = False,
 ) -> int:
@@ -355,19 +320,3 @@ def show(
         if state["overtaken"]:
             say(f"this draft cannot be published: {state['overtaken']}; build the mission again")
     return OK
-
-
-app.command("sync")(sync.run)
-app.command("withdraw")(withdraw.mission)
-app.command("fsck")(fsck.run)
-trust.add_to(app)
-releases.add_to(app)
-takeoff.add_to(app)
-receipts.add_to(app)
-aircraft.add_to(app)
-retention.add_to(app)
-missions.add_to(app)
-engines.add_to(app)
-retrieval.add_to(app)
-packs.add_to(app)
-cluster.add_to(app)

@@ -5,31 +5,25 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-import typer
-
 from builders.extras import require_build_extra
 from store.errors import Invalid
 from tools import render
 from tools.arguments import Json, print_lines
+from tools.parameters import Argument, Option
 from tools.status import NO, OK, command, print_json, say
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("nodes")(nodes)
 
 
 @command
 def nodes(
     executor: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="[CLUSTER]", help="ray, the cluster that this machine is a node of (default), or ray://HOST:PORT."
         ),
     ] = "ray",
     resources: Annotated[
         bool,
-        typer.Option("--resources", help="Print what this machine is started with as a node: ray start --resources."),
+        Option("--resources", help="Print what this machine is started with as a node: ray start --resources."),
     ] = False,
     as_json: Json = False,
 ) -> int:

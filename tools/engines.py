@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-import typer
-
 from builders.extras import import_extra, require_build_extra, require_onboard_extra
 from store.errors import FlightbagError, NotFound, Unavailable
 from store.format.ids import BuildKey
@@ -27,27 +25,12 @@ from tools.arguments import (
     print_lines,
     store_then,
 )
+from tools.parameters import Argument, Option
 from tools.progress import work_bars
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
 # A device may take hours for an engine.
 _FULFIL_S = 24 * 3600.0
-
-engines_app = typer.Typer(
-    no_args_is_help=True, help="Build engines, show their cards, name the host class of this machine."
-)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.add_typer(engines_app, name="engines")
-    engines_app.command("build")(build)
-    engines_app.command("order")(order)
-    engines_app.command("fulfil")(fulfil)
-    engines_app.command("accept")(accept)
-    engines_app.command("show")(show)
-    engines_app.command("host")(host)
-    app.command("explain-key")(explain_key)
 
 
 @command
@@ -150,7 +133,7 @@ def accept(
     store: StoreFirst,
     stick: Annotated[
         str,
-        typer.Option("--from", metavar="STICK", help="The store that came back from the device.", show_default=False),
+        Option("--from", metavar="STICK", help="The store that came back from the device."),
     ],
     as_json: Json = False,
 ) -> int:
@@ -177,11 +160,10 @@ def accept(
 def show(
     store_and_mission: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="[STORE] MISSION|KEY",
             help="The folder of the store, and the id of a mission or the build key of an engine. "
             f"{ENV} may replace STORE.",
-            show_default=False,
         ),
     ],
     as_json: Json = False,
@@ -254,15 +236,13 @@ def _faiss_component() -> str:
 @command
 def explain_key(
     mission_file: MissionFilePath,
-    backbone: Annotated[
-        str, typer.Argument(metavar="BACKBONE", help="The name of a backbone of the mission file.", show_default=False)
-    ],
+    backbone: Annotated[str, Argument(metavar="BACKBONE", help="The name of a backbone of the mission file.")],
     against: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="STORE MISSION", help="Compare with the engine of this published mission."),
+        Option(metavar="STORE MISSION", help="Compare with the engine of this published mission."),
     ] = None,
     host: Annotated[
-        str | None, typer.Option(metavar="CLASS", help="The target to explain, where the mission file has several.")
+        str | None, Option(metavar="CLASS", help="The target to explain, where the mission file has several.")
     ] = None,
     as_json: Json = False,
 ) -> int:

@@ -19,8 +19,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from store.audit.fsck import Audit, fsck
 from store.audit.ledger import Ledger
 from store.audit.repair import repair
@@ -35,6 +33,8 @@ from store.ground.repository import Repository
 from store.remotes.place import bucket_of
 from tools import render
 from tools.arguments import DropCache, GiveUp, Store, patience_of, print_lines
+from tools.commands import command_of
+from tools.parameters import Option
 from tools.patience import Bound, patience
 from tools.program import run_program
 from tools.progress import reading_bar
@@ -45,39 +45,33 @@ CLEAN, CORRECTED, ERRORS, COULD_NOT_CHECK, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
 
 Quick = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--quick",
         help="Check names, types, sizes, refs, signatures and closures. The default. No object is read in full.",
     ),
 ]
-Full = Annotated[bool, typer.Option("--full", help="Also read and hash every byte of every object.")]
+Full = Annotated[bool, Option("--full", help="Also read and hash every byte of every object.")]
 Sample = Annotated[
-    str | None, typer.Option(help="Also read and hash this part of the objects, chosen at random.", metavar="10%")
+    str | None, Option(help="Also read and hash this part of the objects, chosen at random.", metavar="10%")
 ]
 Budget = Annotated[
     str | None,
-    typer.Option(help="Also read and hash objects for this time, the longest unread first.", metavar="60s"),
+    Option(help="Also read and hash objects for this time, the longest unread first.", metavar="60s"),
 ]
-Mission = Annotated[str, typer.Option(help="Audit only what this mission needs.", metavar="ID", show_default=False)]
+Mission = Annotated[str, Option(help="Audit only what this mission needs.", metavar="ID")]
 Exclusive = Annotated[
-    bool, typer.Option("--exclusive", help="Report an object that no mission needs as an error. For an aircraft.")
+    bool, Option("--exclusive", help="Report an object that no mission needs as an error. For an aircraft.")
 ]
 LedgerFile = Annotated[
     Path | None,
-    typer.Option(
-        "--ledger", metavar="FILE", help="A file outside the store that remembers when each object was last read."
-    ),
+    Option("--ledger", metavar="FILE", help="A file outside the store that remembers when each object was last read."),
 ]
 Repair = Annotated[
-    bool, typer.Option("--repair", help="Mend the store where possible. Without this nothing is written in it.")
+    bool, Option("--repair", help="Mend the store where possible. Without this nothing is written in it.")
 ]
-From = Annotated[
-    list[str] | None, typer.Option("--from", metavar="STORE", help="A store to mend from. May be repeated.")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="With --repair: show what would be done. Write nothing.")]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document a line: plans, findings, missions, a summary.")
-]
+From = Annotated[list[str] | None, Option("--from", metavar="STORE", help="A store to mend from. May be repeated.")]
+DryRun = Annotated[bool, Option("--dry-run", help="With --repair: show what would be done. Write nothing.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON document a line: plans, findings, missions, a summary.")]
 
 
 @exits(error_status=lambda _: COULD_NOT_CHECK, unknown=COULD_NOT_CHECK, interrupted=CANCELLED)
@@ -276,6 +270,4 @@ def _plan_line(plan: RepairPlan) -> None:
 
 def main() -> None:
     """Run the program `store-fsck`."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(name="store-fsck")(run)
-    run_program(app, usage=USAGE, could_not_do=COULD_NOT_CHECK)
+    run_program(command_of("store-fsck", run), usage=USAGE, could_not_do=COULD_NOT_CHECK)

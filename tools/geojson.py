@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from store.errors import Invalid
 from tools import keyfiles
+from tools.parameters import Option
 
 if TYPE_CHECKING:
     from builders.report import Missing
@@ -20,11 +19,10 @@ _HEAD = '{"type": "FeatureCollection", "name": "missing tiles", '
 
 GeoJson = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--geojson",
         metavar="FILE",
         help="Write the missing tiles to this file as GeoJSON, to be seen on a map.",
-        show_default=False,
     ),
 ]
 

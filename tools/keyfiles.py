@@ -1,20 +1,16 @@
 """Files outside of stores: keys and their passphrases, and files to carry. Also keys that a command signs with.
 
-The bytes of keys are read and written by `store.trust.keys`.
+The bytes of keys are read and written by `store.trust.keys`. The crew waits for `verify`, which loads this module: what
+asks for passphrases and runs signers imports there what it needs.
 """
 
 from __future__ import annotations
 
-import getpass
 import os
-import shlex
 import stat
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +24,7 @@ from store.takeoff.verify import pinned_root
 from store.trust.key_file import KEY_FILE_LIMIT, OPENSSH, PUBLIC, Protection, block, check_passphrase
 from store.trust.keys import PassphraseNeeded, PrivateKey, PublicKey, Signer
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
+from store.values import dataclass
 from tools.printable import printable
 
 if TYPE_CHECKING:
@@ -93,6 +90,8 @@ def passphrase_from(file: Path | None, option: str = "--passphrase-file") -> Cal
         if not sys.stdin.isatty():
             raise Invalid("the key needs a passphrase, and standard input is not a terminal", remedy=f"give {option}")
         try:
+            import getpass
+
             return getpass.getpass(printable(prompt)).encode()
         except EOFError as error:  # Ctrl-D
             raise Invalid("no passphrase was given", remedy="run the command again") from error
@@ -165,11 +164,15 @@ def weaknesses(path: Path) -> tuple[list[str], str]:
     status = os.stat(path)
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
         found.append(f"other users may open it: its mode is {status.st_mode & 0o777:04o}, should be 0600")
+    import shlex
+
     rewrapping = f"flightbag keys rewrap {shlex.quote(str(path))} encrypts the key again, with mode 0600"
     return found, _ssh_keygen(path) if label == OPENSSH else rewrapping
 
 
 def _ssh_keygen(path: Path) -> str:
+    import shlex
+
     quoted = shlex.quote(str(path))
     return f"ssh-keygen -p -a 100 -f {quoted} encrypts it again; then chmod 600 {quoted}"
 
@@ -205,6 +208,10 @@ class CommandSigner:
 
     def sign(self, message: bytes) -> bytes:
         """Return the signature of 64 bytes. Raise Unavailable (kind `signer`) if the command does not give one."""
+        import shlex
+        import subprocess
+        import tempfile
+
         try:
             argv = shlex.split(self.command)
             with tempfile.TemporaryDirectory(prefix="flightbag-") as folder:  # for this user only

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
-import typer
-
 from store.disk import log
 from store.disk.media import Media, object_path
 from store.errors import FlightbagError, Invalid
@@ -39,28 +37,19 @@ from tools.arguments import (
     store_and,
     store_then,
 )
+from tools.parameters import Argument, Option
 from tools.progress import bytes_bar
 from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command("log")(log_command)
-    app.command("rollback")(rollback_command)
-    app.command("diff")(diff_command)
-    app.command("stats")(stats_command)
-    app.command("checkout")(checkout_command)
 
 
 @command
 def log_command(
     store_and_mission: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="[STORE] [MISSION]",
             help=f"The folder of the store and the id of a mission. {ENV} may replace STORE.",
-            show_default=False,
         ),
     ] = None,
     as_json: Json = False,
@@ -127,12 +116,12 @@ def rollback_command(
     signer: SignerCommand = None,
     to: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="The manifest to go back to. The default is the one before the current."),
+        Option(metavar="ID", help="The manifest to go back to. The default is the one before the current."),
     ] = None,
     passphrase_file: PassphraseFile = None,
     expect: Expect = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show which manifest it would go back to. Write nothing.")
+        bool, Option("--dry-run", help="Show which manifest it would go back to. Write nothing.")
     ] = False,
     as_json: Json = False,
 ) -> int:
@@ -188,10 +177,9 @@ def rollback_command(
 def diff_command(
     store_and_missions: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="[STORE] A B",
             help=f"The folder of the store and the ids of two missions. {ENV} may replace STORE.",
-            show_default=False,
         ),
     ],
     as_json: Json = False,
@@ -258,18 +246,17 @@ def _stats(item: Stats) -> Iterator[str]:
 def checkout_command(
     args: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="[STORE] MISSION DIR | DIR",
             help="The folder of the store, the id of the mission and the new folder; with --check only the folder. "
             f"{ENV} may replace STORE.",
-            show_default=False,
         ),
     ],
     trust: Trust = None,
-    check: Annotated[bool, typer.Option("--check", help="Find each changed, missing and extra file of DIR.")] = False,
+    check: Annotated[bool, Option("--check", help="Find each changed, missing and extra file of DIR.")] = False,
     hard_link: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--hard-link",
             help="Link to the files of the store instead of copying them. Writing to one damages the store.",
         ),

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any, BinaryIO
 
-import typer
-
 from store.disk.media import CHUNK
 from store.disk.opening import OtherType, open_file, type_name
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
@@ -22,6 +20,7 @@ from store.remotes.pack import Pack, carried_by, plan_pack, write_files, write_p
 from store.remotes.unpack import Unpacked, unpack
 from tools import render
 from tools.arguments import Json, StoreFirst, print_lines
+from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import bytes_bar, reading_bar
 from tools.status import NO, OK, command, error_json, fail, print_json, status_of, warn
@@ -34,39 +33,31 @@ _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _LISTED = 10
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command("pack")(pack_command)
-    app.command("unpack")(unpack_command)
-
-
 @command
 def pack_command(
     store: StoreFirst,
     missions: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MISSION", help="The missions to pack. Without any, all of them.", show_default=False),
+        Argument(metavar="MISSION", help="The missions to pack. Without any, all of them."),
     ] = None,
     output: Annotated[
         str,
-        typer.Option("-o", "--output", metavar="FILE", help="The bag to write, or - for standard output."),
+        Option("-o", "--output", metavar="FILE", help="The bag to write, or - for standard output."),
     ] = "",
     against: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="STORE|RECEIPT",
             help="Pack only what the other side lacks: its store, a copy of it, or a receipt of an aircraft.",
         ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            metavar="4GB", help="Write parts of at most this size: FILE with 01-of-12 in its name, and so on."
-        ),
+        Option(metavar="4GB", help="Write parts of at most this size: FILE with 01-of-12 in its name, and so on."),
     ] = None,
     delta: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--delta",
             help="Where an object is much like one that the store of --against has, pack the difference. "
             "Both sides need pip install 'flightbag[remotes]'.",
@@ -213,11 +204,9 @@ def _packed_json(bag: Pack, files: list[str]) -> dict[str, Any]:
 def unpack_command(
     bags: Annotated[
         list[str],
-        typer.Argument(metavar="BAG", help="The bags, or parts of one in any order; - is standard input."),
+        Argument(metavar="BAG", help="The bags, or parts of one in any order; - is standard input."),
     ],
-    target: Annotated[
-        str, typer.Argument(metavar="DST", help="The store to unpack to. It is created if it does not exist.")
-    ],
+    target: Annotated[str, Argument(metavar="DST", help="The store to unpack to. It is created if it does not exist.")],
     as_json: Json = False,
 ) -> int:
     """Unpack bags into a store, and verify them while they are read. What was unpacked before is not written again.

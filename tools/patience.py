@@ -11,7 +11,6 @@ while there is time. So no GO is printed by a command that then ends with anothe
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -19,11 +18,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from threading import Event, Thread
 from typing import NoReturn
 
 from store.errors import Unavailable
+from store.values import dataclass
 from tools.status import INTERRUPTED, UNKNOWN, fail, say, warn
 from tools.streams import OutputLost
 
@@ -142,6 +141,8 @@ def _in_a_child(bound: Bound, seconds: float) -> _Child:
     os.close(asked)
     os.close(answering)
     if sys.platform == "linux":  # elsewhere a child whose parent was killed goes on until its medium answers
+        import ctypes  # not above: only --give-up needs it
+
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)

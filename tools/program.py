@@ -18,13 +18,13 @@ import signal
 import sys
 import warnings
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import typer
+import click
 
 from store.errors import FlightbagError, Unavailable
 from tools.printable import printable
-from tools.status import fail
+from tools.status import INTERRUPTED, fail, say
 from tools.streams import OutputLost, discard, empty_streams, flush_streams, open_streams
 
 READER_GONE = 128 + signal.SIGPIPE
@@ -32,11 +32,9 @@ READER_GONE = 128 + signal.SIGPIPE
 _OPEN_FILES = 16_384
 # New objects after which Python looks for cycles. The tables of a store are large, and have none.
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
-# The error of click for a mistake in the arguments. Newer versions of typer have a click of their own.
-_CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
 
 
-def run_program(app: typer.Typer, *, usage: int, could_not_do: int) -> NoReturn:
+def run_program(program: click.Command, *, usage: int, could_not_do: int) -> NoReturn:
     """Run a program on the arguments of the command line, and exit with its status.
 
     `usage` is the status of a mistake in the arguments, `could_not_do` that of output that cannot be written.
@@ -44,7 +42,7 @@ def run_program(app: typer.Typer, *, usage: int, could_not_do: int) -> NoReturn:
     _prepare_process()
     try:
         open_streams()
-        status = _status(app, usage)
+        status = _status(program, usage)
         flush_streams()
     except OutputLost as lost:
         status = _output_lost(lost, could_not_do)
@@ -71,15 +69,20 @@ def _prepare_process() -> None:
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
 
 
-def _status(app: typer.Typer, usage: int) -> int:
+def _status(program: click.Command, usage: int) -> int:
     try:
-        return int(app(standalone_mode=False) or 0)  # --help returns 0
+        return int(program(standalone_mode=False) or 0)  # --help returns 0
     except SystemExit as end:
         return int(end.code or 0)
-    except _CLICK_ERROR as error:
-        if type(error).__name__ != "NoArgsIsHelpError":  # its message is the help text
-            error.message = printable(error.message)  # an argument may be a file name of a medium: one line
+    except click.Abort:  # Ctrl-C while a command is loaded
+        say("flightbag: interrupted", sys.stderr)
+        return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:  # its message is the help text
         error.show()
+        return usage
+    except click.UsageError as error:
+        # An argument may be a file name of a medium: one line.
+        click.UsageError(printable(error.format_message()), error.ctx).show()
         return usage
 
 

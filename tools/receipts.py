@@ -12,8 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from store.errors import FlightbagError, Invalid
 from store.format.manifest import utc
 from store.ground import receipts
@@ -24,6 +22,7 @@ from store.takeoff.mission import Verdict
 from store.trust.keys import PublicKey
 from tools import keyfiles, render
 from tools.arguments import Json, Store, print_lines
+from tools.parameters import Option
 from tools.patience import Bound, patience
 from tools.status import NO, OK, command, print_json, say, warn
 
@@ -36,19 +35,13 @@ _UNKNOWNS = 20
 _NONE = "there is no receipt"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command("receipts")(run)
-
-
 @command
 def run(
     store: Store,
     fleet: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--fleet",
-            readable=False,
             metavar="FILE",
             help="The keys of your aircraft: a line each, as `aircraft show` prints it. It must not lie in the store.",
         ),

@@ -9,8 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound
 from store.format.entries import SEGMENT
 from store.format.host import fit
@@ -21,33 +19,26 @@ from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.takeoff.verify import parse_release, read_table
 from store.trust.keys import Signer
-from tools import keyfiles, render, withdraw
+from tools import keyfiles, render
 from tools.arguments import Json, OptionalKeys, PassphraseFile, SignerCommand, StoreFirst, print_lines
+from tools.parameters import Argument, Option
 from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, command, print_json, say
 
-app = typer.Typer(no_args_is_help=True, help="Approve engines for a host class, signed by the release keys.")
-
-ReleaseFile = Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="The file of the release, to carry.")]
+ReleaseFile = Annotated[Path, Argument(metavar="FILE", help="The file of the release, to carry.")]
 
 
-def add_to(parent: typer.Typer) -> None:
-    """Register the commands."""
-    parent.add_typer(app, name="release")
-
-
-@app.command("new")
 @command
 def new(
     store: StoreFirst,
     file: ReleaseFile,
-    name: Annotated[str, typer.Option(metavar="NAME", help="The name of the release.")],
+    name: Annotated[str, Option(metavar="NAME", help="The name of the release.")],
     mission: Annotated[
         list[str],
-        typer.Option(metavar="ID", help="A mission, or its draft, whose engines to approve. May be repeated."),
+        Option(metavar="ID", help="A mission, or its draft, whose engines to approve. May be repeated."),
     ],
     host: Annotated[
-        str | None, typer.Option(metavar="CLASS", help="The host class. The default is that of the missions.")
+        str | None, Option(metavar="CLASS", help="The host class. The default is that of the missions.")
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -93,7 +84,6 @@ def _engines(repository: Repository, mission: str) -> tuple[tuple[str, ...], lis
     return manifest.hosts, [Approval.of(entry) for entry in table.entries if entry.kind in KINDS]
 
 
-@app.command("sign")
 @command
 def sign(
     store: StoreFirst,
@@ -146,13 +136,9 @@ def sign(
     return OK if added is not None or key else NO
 
 
-app.command("withdraw")(withdraw.release)
-
-
-@app.command("show")
 @command
 def show(
-    what: Annotated[str, typer.Argument(metavar="STORE|FILE", help="The folder of a store, or the file of a release.")],
+    what: Annotated[str, Argument(metavar="STORE|FILE", help="The folder of a store, or the file of a release.")],
     as_json: Json = False,
 ) -> int:
     """Show the releases of a store, and whether each holds under the newest trust root. Or show the release in a file.

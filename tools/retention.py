@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-import typer
-
 from store.disk.locks import Locked
 from store.format.duration import seconds_of
 from store.format.ids import ObjectId, is_hex
@@ -16,30 +14,22 @@ from store.ground.needs import KEEP_LAST
 from store.ground.repository import Repository
 from tools import render
 from tools.arguments import ENV, Json, Store, print_lines, store_then
+from tools.parameters import Argument, Option
 from tools.status import OK, command, print_json, say, warn
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command("gc")(gc)
-    app.command("pin")(pin_command)
-    app.command("unpin")(unpin_command)
 
 
 @command
 def gc(
     store: Store,
-    keep_last: Annotated[int, typer.Option(min=1, help="The number of manifests to keep of each mission.")] = KEEP_LAST,
+    keep_last: Annotated[int, Option(min=1, help="The number of manifests to keep of each mission.")] = KEEP_LAST,
     grace: Annotated[
-        str, typer.Option(help="Keep objects and trash that are younger.", metavar="14d")
+        str, Option(help="Keep objects and trash that are younger.", metavar="14d")
     ] = f"{GRACE / 86400:.0f}d",
     empty: Annotated[
-        bool, typer.Option("--empty", help="Delete all that lies in trash and quarantine, whatever its age.")
+        bool, Option("--empty", help="Delete all that lies in trash and quarantine, whatever its age.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until no other process uses the store.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be moved and deleted. Write nothing.")
-    ] = False,
+    wait: Annotated[bool, Option("--wait", help="Wait until no other process uses the store.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show what would be moved and deleted. Write nothing.")] = False,
     as_json: Json = False,
 ) -> int:
     """Move objects that nothing in the store needs to the trash, and delete trash older than the grace time.
@@ -106,11 +96,10 @@ def _collected(plan: GcPlan, *, dry_run: bool) -> Iterator[str]:
 def pin_command(
     args: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="[STORE] [NAME MISSION|ID]",
             help="The folder of the store, a name for the pin, and the id of a mission or of an object. "
             f"{ENV} may replace STORE.",
-            show_default=False,
         ),
     ] = None,
     as_json: Json = False,
@@ -142,10 +131,9 @@ def pin_command(
 def unpin_command(
     args: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="[STORE] NAME",
             help=f"The folder of the store and the name of the pin. {ENV} may replace STORE.",
-            show_default=False,
         ),
     ],
     as_json: Json = False,

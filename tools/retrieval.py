@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from builders.extras import require_build_extra, require_onboard_extra
 from store.errors import Invalid
 from store.takeoff.aircraft import Proving, check, prove
@@ -23,6 +21,7 @@ from store.trust.root import SignedRoot
 from tools import keyfiles, render
 from tools.arguments import ENV, Json, State, StoreAndMission, Trust, print_lines, store_and, store_then
 from tools.confined import confined
+from tools.parameters import Argument, Option
 from tools.progress import bytes_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
@@ -31,13 +30,12 @@ if TYPE_CHECKING:
 
 SetOption = Annotated[
     str | None,
-    typer.Option("--set", metavar="NAME", help="The descriptor set to search. Required if the mission has several."),
+    Option("--set", metavar="NAME", help="The descriptor set to search. Required if the mission has several."),
 ]
 Tiles = Annotated[
     list[Path],
-    typer.Option(
+    Option(
         "--tiles",
-        readable=False,
         metavar="SOURCE",
         help="The imagery that the mission was built from. May be repeated. tms:SOURCE and xyz:SOURCE name the order "
         "of its rows, as `scheme` does in the mission file. The mission file itself names its sources, with bands and "
@@ -46,48 +44,38 @@ Tiles = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command("query")(query)
-    app.command("probe")(probe)
-    app.command("quality")(quality)
-
-
 @command
 @confined
 def query(
     args: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="[STORE] MISSION IMAGE",
             help=f"The folder of the store, the id of the mission and the picture. {ENV} may replace STORE.",
-            show_default=False,
         ),
     ],
     trust: Trust = None,
     state: State = None,
-    top: Annotated[int, typer.Option(min=1, max=1000, help="The number of places to show.")] = 5,
-    zoom: Annotated[
-        int | None, typer.Option(help="Search only this zoom. The default is all zooms of the map.")
-    ] = None,
+    top: Annotated[int, Option(min=1, max=1000, help="The number of places to show.")] = 5,
+    zoom: Annotated[int | None, Option(help="Search only this zoom. The default is all zooms of the map.")] = None,
     set_: SetOption = None,
     index: Annotated[
-        str, typer.Option(metavar="NAME", help="Search with this index of the mission instead of exactly.")
+        str, Option(metavar="NAME", help="Search with this index of the mission instead of exactly.")
     ] = "",
     metres: Annotated[
         float | None,
-        typer.Option(metavar="M", help="The ground that the longer side of the picture shows, in metres."),
+        Option(metavar="M", help="The ground that the longer side of the picture shows, in metres."),
     ] = None,
     height: Annotated[
-        float | None, typer.Option(metavar="M", help="With --fov instead of --metres: metres above ground.")
+        float | None, Option(metavar="M", help="With --fov instead of --metres: metres above ground.")
     ] = None,
     fov: Annotated[
         float | None,
-        typer.Option(metavar="DEGREES", help="The angle of view along the longer side of the picture."),
+        Option(metavar="DEGREES", help="The angle of view along the longer side of the picture."),
     ] = None,
     heading: Annotated[
         float | None,
-        typer.Option(metavar="DEGREES", help="The direction of the picture's top, clockwise from true north."),
+        Option(metavar="DEGREES", help="The direction of the picture's top, clockwise from true north."),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -162,11 +150,11 @@ def quality(
     state: State = None,
     against: Annotated[
         Path | None,
-        typer.Option(readable=False, metavar="SOURCE", help="Other imagery of the area, to query the map with."),
+        Option(metavar="SOURCE", help="Other imagery of the area, to query the map with."),
     ] = None,
     sample: Annotated[
         int | None,
-        typer.Option(
+        Option(
             min=1,
             max=4096,
             metavar="N",
@@ -175,10 +163,10 @@ def quality(
     ] = None,
     landmarks: Annotated[
         Path | None,
-        typer.Option(readable=False, metavar="GEOJSON", help="Points with a property image, which must be found."),
+        Option(metavar="GEOJSON", help="Points with a property image, which must be found."),
     ] = None,
     within: Annotated[
-        float | None, typer.Option(metavar="M", help="With --landmarks: the most metres from the point.")
+        float | None, Option(metavar="M", help="With --landmarks: the most metres from the point.")
     ] = None,
     as_json: Json = False,
 ) -> int:

@@ -10,20 +10,18 @@ import sys
 from collections.abc import Iterable
 from typing import Annotated, TextIO
 
-import typer
-
 from store.errors import Invalid
+from tools.parameters import Option
 from tools.status import say
 
 _LOOK_S = 0.2
 
 Expect = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--expect",
         metavar="CODE",
         help="The code of what you reviewed; anything else is refused. Without it, the command asks at a terminal.",
-        show_default=False,
     ),
 ]
 

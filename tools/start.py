@@ -1,78 +1,143 @@
-"""The start of the program `flightbag`: its app and its options, and the import of the command that is asked for.
+"""The start of the program `flightbag`: its table of commands and its options.
 
-A crew waits for `verify`, and half of that wait was for imports: it loads what flies, and typer examines its parameters
-alone. Every other command loads all of them (`tools.cli`).
+A command is loaded when it is called, with what it needs and nothing else: a crew waits for `verify`. Only the help of
+a group loads all of its commands.
 """
 
 from __future__ import annotations
 
-import copy
-import importlib
+import os
 import sys
-from typing import Annotated
 
-import typer
-from typer.models import CommandInfo
+import click
 
+from tools import __version__
+from tools.commands import Commands, command_of
 from tools.program import run_program
 from tools.status import UNKNOWN, USAGE, say
 
-# The commands that load only the module that has them, and their functions there.
-_ALONE = {"verify": ("tools.takeoff", "verify"), "fsck": ("tools.fsck", "run")}
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # the streams take no control sequences, and [STORE] is no markup
+def _version(context: click.Context, _parameter: click.Parameter, requested: bool) -> None:
+    if requested:
+        say(f"flightbag {__version__}")
+        context.exit()
+
+
+app = Commands(
+    "flightbag",
+    {
+        "init": "tools.cli:init",
+        "plan": "tools.cli:plan",
+        "build": "tools.cli:build",
+        "ls": "tools.cli:list_missions",
+        "show": "tools.cli:show",
+        "sync": "tools.sync:run",
+        "withdraw": "tools.withdraw:mission",
+        "fsck": "tools.fsck:run",
+        "sign": "tools.takeoff:sign",
+        "discard": "tools.takeoff:discard",
+        "verify": "tools.takeoff:verify",
+        "prove": "tools.takeoff:prove_command",
+        "check-proof": "tools.takeoff:check_proof",
+        "receipts": "tools.receipts:run",
+        "gc": "tools.retention:gc",
+        "pin": "tools.retention:pin_command",
+        "unpin": "tools.retention:unpin_command",
+        "log": "tools.missions:log_command",
+        "rollback": "tools.missions:rollback_command",
+        "diff": "tools.missions:diff_command",
+        "stats": "tools.missions:stats_command",
+        "checkout": "tools.missions:checkout_command",
+        "explain-key": "tools.engines:explain_key",
+        "query": "tools.retrieval:query",
+        "probe": "tools.retrieval:probe",
+        "quality": "tools.retrieval:quality",
+        "nodes": "tools.cluster:nodes",
+        "pack": "tools.packs:pack_command",
+        "unpack": "tools.packs:unpack_command",
+        "completion": "tools.completion:run",
+        "keys": Commands(
+            "keys",
+            {"new": "tools.cli:keys_new", "rewrap": "tools.cli:keys_rewrap", "show": "tools.cli:keys_show"},
+            help="Create signing keys, protect them, show their kids.",
+        ),
+        "trust": Commands(
+            "trust",
+            {
+                "new": "tools.trust:new",
+                "add-key": "tools.trust:add_key",
+                "remove-key": "tools.trust:remove_key",
+                "revoke": "tools.trust:revoke",
+                "set-threshold": "tools.trust:set_threshold",
+                "set-releases": "tools.trust:set_releases",
+                "set-lifetime": "tools.trust:set_lifetime",
+                "new-epoch": "tools.trust:new_epoch",
+                "set-issued-after": "tools.trust:set_issued_after",
+                "sign": "tools.trust:sign",
+                "join": "tools.trust:join",
+                "rotate": "tools.trust:rotate",
+                "show": "tools.trust:show",
+            },
+            help="Decide which keys may sign missions, releases, engines and trust roots.",
+        ),
+        "release": Commands(
+            "release",
+            {
+                "new": "tools.releases:new",
+                "sign": "tools.releases:sign",
+                "withdraw": "tools.withdraw:release",
+                "show": "tools.releases:show",
+            },
+            help="Approve engines for a host class, signed by the release keys.",
+        ),
+        "aircraft": Commands(
+            "aircraft",
+            {
+                "enrol": "tools.aircraft:enrol_command",
+                "consume": "tools.aircraft:consume_command",
+                "lower-floor": "tools.aircraft:lower_floor_command",
+                "show": "tools.aircraft:show",
+            },
+            help="Enrol an aircraft, and keep what it remembers: its id, its trust root, the missions and flights it "
+            "has seen.",
+        ),
+        "engines": Commands(
+            "engines",
+            {
+                "build": "tools.engines:build",
+                "order": "tools.engines:order",
+                "fulfil": "tools.engines:fulfil",
+                "accept": "tools.engines:accept",
+                "show": "tools.engines:show",
+                "host": "tools.engines:host",
+            },
+            help="Build engines, show their cards, name the host class of this machine.",
+        ),
+    },
     help="Build, seal, carry and verify the engines and map descriptors of aircraft that navigate by sight.\n\n"
     "Example: flightbag verify /media/stick/store --trust pinned.root.cbor",
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_version,
+            help="Print the version and exit.",
+        )
+    ],
 )
-
-
-def _version(requested: bool) -> None:
-    if requested:
-        from importlib import metadata  # not above: it loads slower than the rest of the program
-
-        say(f"flightbag {metadata.version('flightbag')}")
-        raise typer.Exit
-
-
-@app.callback()
-def program(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """Take the options of the program itself."""
 
 
 def main() -> None:
     """Run the program `flightbag`. Its command `fsck` has the statuses of `store-fsck`, also for wrong arguments."""
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
     usage, could_not_do = USAGE, UNKNOWN
-    if name == "fsck":
+    if "FLIGHTBAG_COMPLETE" in os.environ:
+        from tools.completion import answer
+
+        run_program(command_of("flightbag", answer), usage=usage, could_not_do=could_not_do)
+    if sys.argv[1:2] == ["fsck"]:
         from tools import fsck
 
         usage, could_not_do = fsck.USAGE, fsck.COULD_NOT_CHECK
-    run_program(_app_of(name), usage=usage, could_not_do=could_not_do)
-
-
-def _app_of(name: str) -> typer.Typer:
-    """Return the app with the command of this name; with every command where there is none of the name."""
-    one = copy.copy(app)
-    if name in _ALONE:
-        module, function = _ALONE[name]
-        one.registered_commands, one.registered_groups = [], []
-        one.command(name)(getattr(importlib.import_module(module), function))
-        return one
-    importlib.import_module("tools.cli")  # it registers the commands
-    commands = [each for each in app.registered_commands if _name(each) == name]
-    groups = [each for each in app.registered_groups if each.name == name]
-    if commands or groups:
-        one.registered_commands, one.registered_groups = commands, groups
-    return one
-
-
-def _name(command: CommandInfo) -> str:
-    return command.name or (command.callback.__name__ if command.callback else "")
+    run_program(app, usage=usage, could_not_do=could_not_do)

@@ -15,8 +15,6 @@ from __future__ import annotations
 import functools
 import json
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable
 from typing import Any, ParamSpec, TextIO
 
@@ -90,6 +88,8 @@ def _exhausted(error: MemoryError | RecursionError) -> Unavailable:
 
 def _defect(unknown: int) -> int:
     """Print the traceback of the error that is being handled, and return the status of an error of the program."""
+    import traceback  # not above: only errors need it, and each start of the program would wait for it
+
     say("flightbag: an error of this program; a report of it needs these lines:", sys.stderr)
     for line in traceback.format_exc().split("\n"):
         say(f"  | {line}".rstrip(), sys.stderr)  # no message of an exception begins a line of ours
@@ -126,6 +126,8 @@ def exits(
                 if error.errno not in NO_SPACE:
                     status = _defect(unknown)
                 else:
+                    import tempfile
+
                     full = no_space(str(error.filename or tempfile.gettempdir()), error.errno)
                     fail(full, as_json=bool(kwargs.get("as_json")))
                     status = error_status(full)

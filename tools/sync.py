@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from store.disk.layout import check_free
 from store.errors import FlightbagError, NoStore
 from store.ground.cleaning import clean as remove_droppings
@@ -21,6 +19,7 @@ from store.ground.sync import SyncPlan, apply_syncs, check_targets, plan_sync
 from store.remotes.place import Bucket, Folder, Host, place_of
 from tools import render
 from tools.arguments import GiveUp, Json, cache_folder, patience_of, print_lines
+from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import reading_bars
 from tools.status import NO, OK, command, error_json, print_json, status_of, warn
@@ -58,28 +57,24 @@ class _Outcome:
 def run(
     source: Annotated[
         str,
-        typer.Argument(
-            metavar="SRC", help="The store to copy from: a folder, user@host:PATH by ssh, or s3://BUCKET/PREFIX."
-        ),
+        Argument(metavar="SRC", help="The store to copy from: a folder, user@host:PATH by ssh, or s3://BUCKET/PREFIX."),
     ],
     targets: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="DST",
             help="The stores to copy to: folders, user@host:PATH by ssh, or s3://BUCKET/PREFIX. "
             "One that does not exist is created.",
         ),
     ],
-    mission: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Copy only this mission. May be repeated.")
-    ] = None,
+    mission: Annotated[list[str] | None, Option(metavar="ID", help="Copy only this mission. May be repeated.")] = None,
     checksum: Annotated[
-        bool, typer.Option("--checksum", help="Also read every object of the target, and replace damaged ones.")
+        bool, Option("--checksum", help="Also read every object of the target, and replace damaged ones.")
     ] = False,
     clean: Annotated[
-        bool, typer.Option("--clean", help="Remove from the target what operating systems drop on media.")
+        bool, Option("--clean", help="Remove from the target what operating systems drop on media.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be copied. Write nothing.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show what would be copied. Write nothing.")] = False,
     give_up: GiveUp = None,
     as_json: Json = False,
 ) -> int:

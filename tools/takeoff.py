@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from builders.extras import require_build_extra
 from store.disk.layout import store_above
 from store.disk.media import Media
@@ -44,6 +42,7 @@ from tools.arguments import (
     store_and,
     store_then,
 )
+from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import bytes_bar
 from tools.review import Expect, show_and_ask
@@ -52,15 +51,6 @@ from tools.status import NO, OK, UNKNOWN, command, print_json, say
 if TYPE_CHECKING:
     from store.ground.issuing import Review
     from store.trust.keys import Signer
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    app.command("sign")(sign)
-    app.command("discard")(discard)
-    app.command("verify")(verify)
-    app.command("prove")(prove_command)
-    app.command("check-proof")(check_proof)
 
 
 @command
@@ -138,34 +128,32 @@ def discard(
 def verify(
     store_and_mission: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="[STORE] [MISSION]",
             help=f"The folder of the store and the id of a mission. {ENV} may replace STORE.",
-            show_default=False,
         ),
     ] = None,
     trust: Trust = None,
     state: State = None,
     flight: Annotated[
-        str | None, typer.Option(metavar="ID", help="The flight to be flown. NO-GO if the mission is for another.")
+        str | None, Option(metavar="ID", help="The flight to be flown. NO-GO if the mission is for another.")
     ] = None,
     aircraft: Annotated[
-        str | None, typer.Option(metavar="ID", help="The id of this aircraft. The state holds it already.")
+        str | None, Option(metavar="ID", help="The id of this aircraft. The state holds it already.")
     ] = None,
     host: Annotated[
-        str | None, typer.Option(metavar="CLASS", help="The host class of this aircraft. The state holds it already.")
+        str | None, Option(metavar="CLASS", help="The host class of this aircraft. The state holds it already.")
     ] = None,
     clock: Annotated[
-        str | None, typer.Option(metavar="trusted", help="With --state: trust the clock of this computer.")
+        str | None, Option(metavar="trusted", help="With --state: trust the clock of this computer.")
     ] = None,
     at: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="For auditors: would the verdict have been GO at this time?"),
+        Option(metavar="TIME", help="For auditors: would the verdict have been GO at this time?"),
     ] = None,
     tiles: Annotated[
         list[Path] | None,
-        typer.Option(
-            readable=False,
+        Option(
             metavar="SOURCE",
             help="On the ground: compare this imagery with the imagery of the build. May be repeated. tms:SOURCE and "
             "xyz:SOURCE name the order of its rows, as `scheme` does in the mission file. The mission file itself "
@@ -174,9 +162,8 @@ def verify(
     ] = None,
     receipt_key: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--receipt-key",
-            readable=False,
             metavar="FILE",
             help="With --trust: leave a receipt of each GO in the store, signed by this key of yours, or with --signer "
             "by that of a .pub file. With --state the aircraft leaves one, signed by its own key.",
@@ -186,7 +173,7 @@ def verify(
     passphrase_file: PassphraseFile = None,
     anchor: Annotated[
         str | None,
-        typer.Option(metavar="HASH", help="A hash that `flightbag log` printed: the log must still contain that line."),
+        Option(metavar="HASH", help="A hash that `flightbag log` printed: the log must still contain that line."),
     ] = None,
     drop_cache: DropCache = False,
     give_up: GiveUp = None,
@@ -345,13 +332,12 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
 def prove_command(
     args: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="[STORE] MISSION ENTRY",
             help=f"The folder of the store, the id of the mission and the name of the entry. {ENV} may replace STORE.",
-            show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", readable=False, metavar="FILE", help="The new file of the proof.")],
+    out: Annotated[Path, Option("--out", metavar="FILE", help="The new file of the proof.")],
     as_json: Json = False,
 ) -> int:
     """Write the proof of one entry, for a computer that has the object of that entry and no store.
@@ -379,8 +365,8 @@ def prove_command(
 
 @command
 def check_proof(
-    proof: Annotated[Path, typer.Argument(readable=False, metavar="PROOF", help="The file of the proof.")],
-    object_: Annotated[Path, typer.Argument(readable=False, metavar="OBJECT", help="The file to verify.")],
+    proof: Annotated[Path, Argument(metavar="PROOF", help="The file of the proof.")],
+    object_: Annotated[Path, Argument(metavar="OBJECT", help="The file to verify.")],
     trust: Trust = None,
     as_json: Json = False,
 ) -> int:

@@ -14,8 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
 from store.format.code import short_code
 from store.format.duration import duration_text, lifetime_of
@@ -28,80 +26,69 @@ from store.trust.keys import PrivateKey, PublicKey
 from store.trust.root import ROLES, SALT_SIZE, RoleName, SignedRoot, TrustRoot, check_begun
 from tools import keyfiles, render
 from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, StoreFirst, moment, print_lines
+from tools.parameters import Argument, Option
 from tools.review import Expect, show_and_ask
 from tools.status import OK, command, print_json, say
 
-app = typer.Typer(no_args_is_help=True, help="Decide which keys may sign missions, releases, engines and trust roots.")
-
 Draft = Annotated[
     Path,
-    typer.Argument(readable=False, metavar="DRAFT", help="The file of the draft. It is created if it does not exist."),
+    Argument(metavar="DRAFT", help="The file of the draft. It is created if it does not exist."),
 ]
-ExistingDraft = Annotated[Path, typer.Argument(readable=False, metavar="DRAFT", help="The file of the draft.")]
-RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="The role: root, mission, release or builder.")]
-KeyArgument = Annotated[Path, typer.Argument(readable=False, metavar="KEY", help="The .pub file of the key.")]
+ExistingDraft = Annotated[Path, Argument(metavar="DRAFT", help="The file of the draft.")]
+RoleArgument = Annotated[str, Argument(metavar="ROLE", help="The role: root, mission, release or builder.")]
+KeyArgument = Annotated[Path, Argument(metavar="KEY", help="The .pub file of the key.")]
 _LIFETIMES = {"default": "default_lifetime", "max": "max_lifetime"}
 ReleaseKeys = Annotated[
     list[Path] | None,
-    typer.Option(readable=False, metavar="FILE", help="The .pub file of a release key. May be repeated."),
+    Option(metavar="FILE", help="The .pub file of a release key. May be repeated."),
 ]
 BuilderKeys = Annotated[
     list[Path] | None,
-    typer.Option(
-        readable=False,
+    Option(
         metavar="FILE",
         help="The .pub file of the key of a device that makes engines: May be repeated.",
     ),
 ]
 
 
-def add_to(parent: typer.Typer) -> None:
-    """Register the commands."""
-    parent.add_typer(app, name="trust")
-
-
-@app.command("new")
 @command
 def new(
     store: StoreFirst,
-    domain: Annotated[str, typer.Option(metavar="NAME", help="A name for the trust domain, for people.")],
+    domain: Annotated[str, Option(metavar="NAME", help="A name for the trust domain, for people.")],
     root_key: Annotated[
         list[Path],
-        typer.Option(
-            readable=False,
+        Option(
             metavar="FILE",
             help="A root key: a private key, which signs, or a .pub file. May be repeated.",
         ),
     ],
     mission_key: Annotated[
         list[Path],
-        typer.Option(readable=False, metavar="FILE", help="The .pub file of a mission key. May be repeated."),
+        Option(metavar="FILE", help="The .pub file of a mission key. May be repeated."),
     ],
     release_key: ReleaseKeys = None,
     builder_key: BuilderKeys = None,
     threshold: Annotated[
         list[str] | None,
-        typer.Option(metavar="ROLE=N", help="The number of signatures that a role needs. The default is 1."),
+        Option(metavar="ROLE=N", help="The number of signatures that a role needs. The default is 1."),
     ] = None,
     lifetime: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="default|max=TIME",
             help="How long missions are valid, such as max=72h. A default is for mission files that set no end.",
         ),
     ] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="FILE=NAME",
             help="What people call the key of one of these files, in every list. May be repeated.",
         ),
     ] = None,
     draft: Annotated[
         Path | None,
-        typer.Option(
-            readable=False, metavar="FILE", help="Write a draft to this file, for other holders of root keys to sign."
-        ),
+        Option(metavar="FILE", help="Write a draft to this file, for other holders of root keys to sign."),
     ] = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
@@ -183,14 +170,13 @@ def _role(text: str) -> RoleName:
     raise Invalid(f"{text!r} is not a role", remedy=f"give one of {', '.join(ROLES)}")
 
 
-@app.command("add-key")
 @command
 def add_key(
     store: StoreFirst,
     draft: Draft,
     role: RoleArgument,
     key: KeyArgument,
-    name: Annotated[str, typer.Option(metavar="NAME", help="What people call the key, in every list.")] = "",
+    name: Annotated[str, Option(metavar="NAME", help="What people call the key, in every list.")] = "",
     as_json: Json = False,
 ) -> int:
     """Add a key to a role, in the draft of the next trust root. A key that is in the role already gets the name.
@@ -201,7 +187,6 @@ def add_key(
     return _edit(store, draft, lambda d: drafts.with_key(d, _role(role), public, name), as_json=as_json)
 
 
-@app.command("remove-key")
 @command
 def remove_key(store: StoreFirst, draft: Draft, role: RoleArgument, key: KeyArgument, as_json: Json = False) -> int:
     """Remove a key from a role, in the draft of the next trust root. It can be added again later.
@@ -214,14 +199,11 @@ def remove_key(store: StoreFirst, draft: Draft, role: RoleArgument, key: KeyArgu
     return _edit(store, draft, lambda d: drafts.without_key(d, _role(role), public), as_json=as_json)
 
 
-@app.command("revoke")
 @command
 def revoke(
     store: StoreFirst,
     draft: Draft,
-    key: Annotated[
-        str, typer.Argument(metavar="KEY|KID", help="The .pub file of the key, or the first digits of its kid.")
-    ],
+    key: Annotated[str, Argument(metavar="KEY|KID", help="The .pub file of the key, or the first digits of its kid.")],
     as_json: Json = False,
 ) -> int:
     """Revoke a key for ever, in the draft of the next trust root: from then on none of its signatures counts.
@@ -237,14 +219,11 @@ def revoke(
     return _edit(store, draft, edit, as_json=as_json)
 
 
-@app.command("set-threshold")
 @command
 def set_threshold(
     store: StoreFirst,
     draft: Draft,
-    threshold: Annotated[
-        str, typer.Argument(metavar="ROLE=N", help="The role, and the number of signatures that it needs.")
-    ],
+    threshold: Annotated[str, Argument(metavar="ROLE=N", help="The role, and the number of signatures that it needs.")],
     as_json: Json = False,
 ) -> int:
     """Set how many signatures a role needs, in the draft of the next trust root.
@@ -255,12 +234,11 @@ def set_threshold(
     return _edit(store, draft, lambda d: drafts.with_threshold(d, role, number), as_json=as_json)
 
 
-@app.command("set-releases")
 @command
 def set_releases(
     store: StoreFirst,
     draft: Draft,
-    what: Annotated[str, typer.Argument(metavar="required|optional", help="Whether an engine needs a release to fly.")],
+    what: Annotated[str, Argument(metavar="required|optional", help="Whether an engine needs a release to fly.")],
     as_json: Json = False,
 ) -> int:
     """Set whether an engine needs a release to fly, in the draft of the next trust root.
@@ -272,13 +250,12 @@ def set_releases(
     return _edit(store, draft, lambda d: d.with_fields(releases=what), as_json=as_json)
 
 
-@app.command("set-lifetime")
 @command
 def set_lifetime(
     store: StoreFirst,
     draft: Draft,
     lifetime: Annotated[
-        str, typer.Argument(metavar="default|max=TIME", help="Which lifetime, and how long it is: 72h, 14d, or none.")
+        str, Argument(metavar="default|max=TIME", help="Which lifetime, and how long it is: 72h, 14d, or none.")
     ],
     as_json: Json = False,
 ) -> int:
@@ -293,7 +270,6 @@ def set_lifetime(
     return _edit(store, draft, lambda d: d.with_fields(**{field: seconds}), as_json=as_json)
 
 
-@app.command("new-epoch")
 @command
 def new_epoch(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
     """Begin a new epoch, in the draft of the next trust root: all signatures before it end, and sequences restart.
@@ -303,12 +279,11 @@ def new_epoch(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
     return _edit(store, draft, drafts.with_new_epoch, as_json=as_json)
 
 
-@app.command("set-issued-after")
 @command
 def set_issued_after(
     store: StoreFirst,
     draft: Draft,
-    time_: Annotated[str, typer.Argument(metavar="TIME", help="A time like 2026-11-25T12:00:00Z, or unix seconds.")],
+    time_: Annotated[str, Argument(metavar="TIME", help="A time like 2026-11-25T12:00:00Z, or unix seconds.")],
     as_json: Json = False,
 ) -> int:
     """Refuse manifests that were issued before a time, in the draft of the next trust root.
@@ -322,7 +297,6 @@ def set_issued_after(
     return _edit(store, draft, lambda d: d.with_fields(issued_after=at), as_json=as_json)
 
 
-@app.command("sign")
 @command
 def sign(
     draft: ExistingDraft,
@@ -351,11 +325,10 @@ def sign(
     return OK
 
 
-@app.command("join")
 @command
 def join(
     draft: ExistingDraft,
-    other: Annotated[Path, typer.Argument(readable=False, metavar="OTHER", help="Another copy of the same draft.")],
+    other: Annotated[Path, Argument(metavar="OTHER", help="Another copy of the same draft.")],
     as_json: Json = False,
 ) -> int:
     """Join the signatures that two copies of one draft got in parallel: DRAFT gets those of OTHER.
@@ -383,14 +356,13 @@ def _review(root_draft: RootDraft, path: Path, expect: str | None, *, as_json: b
         root_draft.require(code)
 
 
-@app.command("rotate")
 @command
 def rotate(
     store: StoreFirst,
     draft: ExistingDraft,
     expect: Expect = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what the draft would end, signed or not. Write nothing.")
+        bool, Option("--dry-run", help="Show what the draft would end, signed or not. Write nothing.")
     ] = False,
     as_json: Json = False,
 ) -> int:
@@ -417,11 +389,10 @@ def rotate(
     return _into_effect(store, root_draft, as_json=as_json)
 
 
-@app.command("show")
 @command
 def show(
     what: Annotated[
-        str, typer.Argument(metavar="STORE|FILE", help="The folder of a store, or the file of a trust root or a draft.")
+        str, Argument(metavar="STORE|FILE", help="The folder of a store, or the file of a trust root or a draft.")
     ],
     as_json: Json = False,
 ) -> int:

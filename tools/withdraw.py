@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-import typer
-
 from store.errors import FlightbagError, Invalid, NotFound
 from store.format.withdrawal import Withdrawal, of_mission
 from store.ground import withdrawals
@@ -28,17 +26,16 @@ from tools.arguments import (
     store_and,
     store_then,
 )
+from tools.parameters import Argument, Option
 from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, command, print_json, say
 
 Reason = Annotated[
     str | None,
-    typer.Option(
-        "--reason", metavar="TEXT", help="Begin the withdrawal. Crews read why, in at most 200 ASCII characters."
-    ),
+    Option("--reason", metavar="TEXT", help="Begin the withdrawal. Crews read why, in at most 200 ASCII characters."),
 ]
 Discard = Annotated[
-    bool, typer.Option("--discard", help="Delete the draft of the withdrawal. One in effect stays in effect.")
+    bool, Option("--discard", help="Delete the draft of the withdrawal. One in effect stays in effect.")
 ]
 
 
@@ -81,10 +78,9 @@ def mission(
 def release(
     store_and_name: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="[STORE] NAME",
             help=f"The folder of the store and the name of the release. {ENV} may replace STORE.",
-            show_default=False,
         ),
     ],
     reason: Reason = None,

@@ -31,7 +31,7 @@ row of the map. A frame of a camera shows other ground, in another direction; it
 `onboard.view_of` is the same cut alone. Everything here takes a `VerifiedMission`, and uses the bytes that were hashed.
 
 Needs numpy and ONNX Runtime only, or the library of another engine; an approximate search needs FAISS too. Never
-imports pydantic, onnx, shapely, pmtiles, PIL, rasterio or typer.
+imports pydantic, onnx, shapely, pmtiles, PIL, rasterio or click.
 """
 
 from builders.onboard.camera import Camera, Ground, view_of

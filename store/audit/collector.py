@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 from store.disk.droppings import is_dropping
 from store.disk.media import Media, object_path
@@ -13,6 +12,7 @@ from store.findings import Finding
 from store.format.ids import ObjectId
 from store.ground.excerpt import first_few
 from store.ground.needs import Need
+from store.values import replace
 
 # An audit that does not read an object does not see that its bytes are wrong, and would mend nothing.
 RESTORE = "run store-fsck --full --repair --from a store that has it whole"

@@ -24,7 +24,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from typing import Literal
 
 from store.audit.collector import RESTORE, FindingCollector, some
@@ -43,6 +42,7 @@ from store.ground.needs import UNKNOWN
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
 from store.takeoff.verify import open_mission
+from store.values import dataclass, replace
 
 # Objects in one chunk, so that large and small ones share the processors; and between two looks at the clock.
 _AT_ONCE = 20_000

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import replace
 
 from store.audit.collector import REMOVE, RESTORE, FindingCollector, as_kind, some
 from store.audit.scope import Scope
@@ -42,6 +41,7 @@ from store.takeoff.mission import Opened
 from store.takeoff.verify import open_manifest, open_mission
 from store.takeoff.withdrawn import parsed, withdrawn
 from store.trust.root import SignedRoot
+from store.values import replace
 
 FOLDERS = frozenset(
     {

@@ -15,7 +15,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 
 from store.audit.fsck import Audit
 from store.audit.repair_plan import FROM_LOG, RepairPlan, Sources, Step, has_object, opened_from, plan_repair
@@ -33,6 +32,7 @@ from store.format.ref import ref_id
 from store.ground.repository import Repository
 from store.ground.trust_chain import check_continues_chain, put_into_effect
 from store.ground.upkeep import mend_index
+from store.values import dataclass, replace
 
 # After so many rounds with new damage in each, another process is changing the store.
 _ROUNDS = 10

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -31,6 +30,7 @@ from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
 from store.takeoff.verify import open_manifest
 from store.trust.root import SignedRoot, advance, count_signers
+from store.values import dataclass
 
 FROM_LOG = "the log"
 # The most names in one folder of trash or quarantine that are looked at for the bytes of an object.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from store.errors import Invalid
 from store.format.manifest import MISSION_ID
+from store.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

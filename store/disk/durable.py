@@ -22,7 +22,6 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import count
 from typing import TypeVar
 
@@ -126,6 +125,8 @@ class Disk:
 
         The first error is raised when the running tasks have ended; `stop` is called before that wait, to shorten it.
         """
+        from concurrent.futures import ThreadPoolExecutor, as_completed  # not above: it loads logging
+
         todo = list(items)
         results: dict[int, R] = {}
         numbers = count()

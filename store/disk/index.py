@@ -24,11 +24,9 @@ import json
 import mmap
 import os
 import struct
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,6 +42,7 @@ from store.disk.opening import OtherType, open_or_create
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable, no_space
 from store.format.cbor import decode, encode
 from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
+from store.values import dataclass
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -327,6 +326,8 @@ def _unusable(media: Media, error: lmdb.Error) -> Unavailable:
 
 def _maps_shared(media: Media) -> bool:
     """Whether the file system of a store maps files into memory that several processes write, as LMDB maps its lock."""
+    import tempfile  # not above: an index that can be used needs none
+
     try:
         with tempfile.TemporaryFile(dir=media.absolute(INDEX)) as file:
             file.truncate(mmap.PAGESIZE)

@@ -13,7 +13,6 @@ import errno
 import fcntl
 import json
 import os
-import socket
 import stat
 import sys
 import time
@@ -46,7 +45,7 @@ def _holder() -> bytes:
     return json.dumps(
         {
             "pid": os.getpid(),
-            "host": socket.gethostname(),
+            "host": os.uname().nodename,
             "since": int(time.time()),
             "command": " ".join(sys.argv)[:400],
         }
@@ -76,7 +75,7 @@ def _by_kernel(path: str) -> dict[int, dict[str, Any]]:
             with suppress(OSError):
                 with open(f"/proc/{pid}/cmdline", "rb") as file:
                     command = file.read(400).replace(b"\0", b" ").decode(errors="replace").strip()
-                holders[pid] = {"pid": pid, "host": socket.gethostname(), "command": command}
+                holders[pid] = {"pid": pid, "host": os.uname().nodename, "command": command}
     return holders
 
 

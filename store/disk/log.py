@@ -17,7 +17,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from blake3 import blake3
@@ -29,6 +28,7 @@ from store.errors import Corrupt, NotFound, Refused
 from store.format.cbor import INT_MAX
 from store.format.ids import is_hex
 from store.format.manifest import MISSION_ID, TIME_MAX
+from store.values import dataclass
 
 LOG = "log"
 LOG_LIMIT = 64 * 2**20

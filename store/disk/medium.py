@@ -14,9 +14,9 @@ import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from store.errors import Unavailable
+from store.values import dataclass
 
 _MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 # FAT12 to FAT32, by the kernel's drivers and by one of user space.

@@ -15,7 +15,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import count
 from threading import Lock
 
@@ -30,6 +29,7 @@ from store.disk.quarantine import set_aside
 from store.disk.staging import Staging
 from store.errors import Corrupt, NotFound, Unavailable
 from store.format.ids import ObjectId
+from store.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ unless its bytes hash to the id that is asked for. Names are those of FORMAT.md 
 from __future__ import annotations
 
 import os
-import secrets
 import time
 
 from store.disk.durable import Disk
@@ -28,7 +27,7 @@ def set_aside(media: Media, disk: Disk, name: str) -> str:
     media.file_type(name)
     if name == QUARANTINE:
         # A crash right after this rename leaves a stray, which the next repair moves.
-        name = f"{QUARANTINE}.{secrets.token_hex(4)}"
+        name = f"{QUARANTINE}.{os.urandom(4).hex()}"
         disk.rename(media.absolute(QUARANTINE), media.absolute(name))
     target = _target(media, disk, name)
     disk.rename(media.absolute(name), media.absolute(target))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -60,7 +59,7 @@ class Staging:
         tmp = self._media.absolute(TMP)
         while self._folder is None:
             self._disk.make_directory(tmp)
-            folder = os.path.join(tmp, f"{os.getpid()}-{secrets.token_hex(8)}")
+            folder = os.path.join(tmp, f"{os.getpid()}-{os.urandom(8).hex()}")
             self._disk.make_directory(folder)
             try:
                 fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -12,11 +12,11 @@ This module reads no GeoJSON and cuts no areas; `builders.areas` does.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from store.errors import Corrupt
 from store.format.cbor import Fields, Value, integers
+from store.values import dataclass
 
 LAT_MAX = 90 * 10**7
 LON_MAX = 180 * 10**7

@@ -9,11 +9,11 @@ Law: `Envelope.parse(e.render(), e.content_type, limit) == e`, and only canonica
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 from store.errors import Corrupt, Invalid
 from store.format.cbor import ascending, decode, encode
+from store.values import dataclass, replace
 
 TAG_98 = b"\xd8\x62"
 MAX_SIGNATURES = 8

@@ -16,7 +16,6 @@ import itertools
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 from typing import Any
@@ -38,6 +37,7 @@ from store.format.cbor import (
 )
 from store.format.host import NEED, objection
 from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
+from store.values import dataclass
 
 MAX_ENTRIES = 100_000
 TABLE_LIMIT = 16 * 2**20

@@ -17,9 +17,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from store.errors import Invalid
+from store.values import dataclass
 
 MAX_CLASS = 255
 FAMILY_NAMES = "cpu, ort, faiss, linux, sm, ampere-plus, cuda, driver, l4t, trt and trtrtx"

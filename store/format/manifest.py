@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from store.errors import Corrupt
 from store.format.area import LAT_MAX, LON_MAX, Area
@@ -31,6 +30,7 @@ from store.format.cose import OVERHEAD_LIMIT
 from store.format.entries import MAX_ENTRIES, SEGMENT, TABLE_LIMIT, EntryTable
 from store.format.host import objection
 from store.format.ids import ObjectId, derive
+from store.values import dataclass
 
 CONTENT_TYPE = "application/vnd.flightbag.manifest+cbor"
 AAD_LABEL = "flightbag/manifest/1"

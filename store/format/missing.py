@@ -9,12 +9,12 @@ Law: `MissingList.parse(m.render()) == m`, and only canonical bytes of a valid l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from store.errors import Corrupt, Invalid
 from store.format.cbor import decode, encode
 from store.format.manifest import MAX_ZOOM
+from store.values import dataclass
 
 LIST_LIMIT = 16 * 2**20
 # The name of the entry that holds the list: the only entry of its kind.

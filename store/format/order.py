@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from store.errors import Corrupt
@@ -20,6 +19,7 @@ from store.format.entries import SEGMENT, TOKEN
 from store.format.host import objection
 from store.format.ids import BUILD_KEY_CONTEXT, DIGEST_SIZE, BuildKey, ObjectId, derive
 from store.format.manifest import PPM
+from store.values import dataclass
 
 SCHEMA = "flightbag/order/1"
 ORDER_LIMIT = 64 * 2**10

@@ -7,7 +7,6 @@ Law: `Receipt.parse(r.render()) == r`, and only canonical bytes of a valid recei
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from store.errors import Corrupt
@@ -16,6 +15,7 @@ from store.format.cose import OVERHEAD_LIMIT
 from store.format.host import NEED, objection
 from store.format.ids import DIGEST_SIZE, ObjectId
 from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MISSION_ID, TIME_MAX
+from store.values import dataclass
 
 CONTENT_TYPE = "application/vnd.flightbag.receipt+cbor"
 AAD_LABEL = "flightbag/receipt/1"

@@ -9,7 +9,6 @@ Law: `Release.parse(r.render()) == r`, and only canonical bytes of a valid relea
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from store.errors import Corrupt, Invalid
 from store.format.cbor import INT_MAX, Fields, ascending, decode, encode
@@ -17,6 +16,7 @@ from store.format.entries import SEGMENT, Entry, kind_of
 from store.format.host import NEED, fit, objection
 from store.format.ids import ObjectId
 from store.format.manifest import TIME_MAX
+from store.values import dataclass
 
 CONTENT_TYPE = "application/vnd.flightbag.release+cbor"
 AAD_LABEL = "flightbag/release/1"

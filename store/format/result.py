@@ -9,13 +9,13 @@ Law: `Result.parse(r.render()) == r`, and only canonical bytes of a valid result
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from store.errors import Corrupt
 from store.format.cbor import INT_MAX, Fields, ascending, decode, encode
 from store.format.host import NEED, objection
 from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
 from store.format.manifest import FIGURE, MAX_QUERIES, PPM, TIME_MAX
+from store.values import dataclass
 
 CONTENT_TYPE = "application/vnd.flightbag.result+cbor"
 AAD_LABEL = "flightbag/result/1"

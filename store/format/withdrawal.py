@@ -9,7 +9,6 @@ Law: `Withdrawal.parse(w.render()) == w`, and only canonical bytes of a valid wi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
 
 from store.errors import Corrupt
@@ -17,6 +16,7 @@ from store.format.cbor import INT_MAX, Fields, Value, decode, encode
 from store.format.cose import OVERHEAD_LIMIT
 from store.format.ids import DIGEST_SIZE
 from store.format.manifest import MISSION_ID, TIME_MAX
+from store.values import dataclass
 
 CONTENT_TYPE = "application/vnd.flightbag.withdrawal+cbor"
 AAD_LABEL = "flightbag/withdrawal/1"

@@ -13,7 +13,6 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from store.disk.durable import Disk
@@ -33,6 +32,7 @@ from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened, VerifiedMission
 from store.takeoff.verify import open_mission
 from store.trust.root import SignedRoot
+from store.values import dataclass, replace
 
 _PARTIAL = ".partial"
 _MODE = 0o444

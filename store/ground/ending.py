@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from store.disk.layout import RESULTS
 from store.errors import Corrupt, FlightbagError
@@ -13,6 +12,7 @@ from store.ground.repository import Repository
 from store.takeoff.mission import Opened
 from store.takeoff.verify import check_for_all, open_manifest, read_release
 from store.trust.root import SignedRoot
+from store.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ import time
 from calendar import timegm
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 
 from store.disk import log
@@ -50,6 +49,7 @@ from store.ground.needs import (
 )
 from store.ground.repository import Repository
 from store.ground.writer import Writer, writing
+from store.values import dataclass
 
 GRACE = 14 * 86400.0
 _TIME = "%Y%m%dT%H%M%SZ"

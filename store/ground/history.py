@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 from store.disk import log
 from store.errors import Corrupt, Invalid, NotFound, Refused
@@ -29,6 +28,7 @@ from store.ground.writer import check_fit, writing
 from store.takeoff.mission import Opened
 from store.takeoff.withdrawn import withdrawn
 from store.trust.root import TrustRoot, check_begun
+from store.values import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -42,6 +41,7 @@ from store.takeoff.withdrawn import parsed
 from store.trust.keys import PublicKey, Signer, sign
 from store.trust.review import require_code, signing_code
 from store.trust.root import SignedRoot, TrustRoot, check_begun, check_signer, count_signatures, count_signers
+from store.values import dataclass
 
 # Sequences only rise, so the highest is among the latest manifests: so many are read.
 _LATEST_READ = 16

@@ -7,10 +7,10 @@ that decides by a manifest or a trust root verifies it first, and asks the log o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from store.disk.log import MOVES, Event
 from store.format.ids import ObjectId, is_hex
+from store.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 
 from store.disk.durable import Disk, replace_file
@@ -41,6 +40,7 @@ from store.takeoff.withdrawn import withdrawn
 from store.trust.aircraft_state import AircraftState
 from store.trust.keys import PublicKey, Signer, sign
 from store.trust.root import ROLES, TrustRoot
+from store.values import dataclass
 
 MAX_RECEIPTS = FOLDER_LIMIT
 # The most receipts that a state keeps while no store takes them.

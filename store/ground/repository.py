@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -78,7 +77,7 @@ class Repository:
         # The file flightbag.toml makes a folder a store. By then its folders are durable.
         disk.sync_directory(top)
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        text = f'format = {FORMAT}\nid = "{secrets.token_hex(16)}"\ncreated = {created}\n'
+        text = f'format = {FORMAT}\nid = "{os.urandom(16).hex()}"\ncreated = {created}\n'
         with Media(top) as media, Staging(media, disk) as staging:
             replace_file(disk, os.path.join(top, TOML), text.encode(), staging.folder())
         disk.sync_directory(os.path.dirname(top))

@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
@@ -31,6 +29,7 @@ from store.disk.layout import TOML, TOML_LIMIT
 from store.disk.media import Media
 from store.errors import FlightbagError
 from store.format.ids import ObjectId
+from store.values import dataclass
 
 _SHARDS = 256
 # FAT keeps the times of a file in steps of two seconds.
@@ -103,6 +102,8 @@ class Seen:
             return
         with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
+            import tempfile  # not above: a sync with nothing to do keeps what it knows
+
             with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
                 try:
                     file.write(data)

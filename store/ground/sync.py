@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -43,6 +42,7 @@ from store.takeoff.mission import Binding, Opened
 from store.takeoff.verify import SignedManifest, check_binding, named_domain, open_manifest, open_signed
 from store.takeoff.withdrawn import withdrawn
 from store.trust.root import SignedRoot, TrustRoot
+from store.values import dataclass, field, replace
 
 # The most objects, and about the most bytes, in one durable batch: large enough to spread the cost of a sync to the
 # medium, small enough that an interrupted run keeps most of its work.

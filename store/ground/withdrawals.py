@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from store.disk import log
@@ -28,6 +27,7 @@ from store.takeoff.withdrawn import check_withdrawal, parsed
 from store.trust.keys import Signer, sign
 from store.trust.review import digest_of_payload, require_code, signing_code
 from store.trust.root import TrustRoot, check_begun, check_signer, count_signatures
+from store.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from store.audit.collector import REMOVE, RESTORE
 from store.audit.fsck import Audit, Progress, fsck
@@ -23,6 +22,7 @@ from store.findings import COPY_AGAIN, Finding
 from store.format.ids import ObjectId
 from store.remotes.bucket import BucketClient, is_marker
 from store.remotes.bucket_store import no_store
+from store.values import replace
 
 # The most names of a listing that are no objects in their places, folders among them.
 _OTHERS = 1_000_000

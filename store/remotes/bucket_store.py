@@ -12,7 +12,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -26,6 +25,7 @@ from store.ground.repository import Repository
 from store.ground.sync import SyncPlan, batches
 from store.remotes.bucket import AT_ONCE, BucketClient, Version, at_once, is_marker
 from store.remotes.mirror import Listed, apply_push, mirrored, plan_push
+from store.values import replace
 
 # So often a sync begins again because somebody else wrote, and about so many seconds later, more each time.
 _ATTEMPTS, _PAUSE = 10, 0.2

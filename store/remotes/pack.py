@@ -11,7 +11,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -35,6 +34,7 @@ from store.remotes.delta import LARGEST, difference, is_worth
 from store.remotes.tar import BLOCK, END, SIZE_MAX, Member, TarReader, padding, render, render_comment
 from store.takeoff.evidence import root_name
 from store.trust.root import SignedRoot
+from store.values import dataclass, replace
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 
 from store.errors import Invalid
+from store.values import dataclass
 
 # The schemes of object stores; what follows is the bucket and a prefix.
 SCHEMES = ("s3", "gs", "az")

@@ -23,7 +23,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import groupby
 from typing import IO, Any
 
@@ -41,6 +40,7 @@ from store.ground.repository import Repository
 from store.ground.sync import SyncPlan, apply_sync, batches
 from store.remotes.mirror import LISTED, Listed, Mirror
 from store.remotes.place import Host
+from store.values import dataclass
 
 # A connection that is not answered ends after 20 seconds, one that went silent after 60. An fsync there may take long.
 _SSH = ("ConnectTimeout=20", "ServerAliveInterval=15", "ServerAliveCountMax=4", "ForwardAgent=no", "ForwardX11=no")

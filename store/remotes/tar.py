@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from store.disk.media import CHUNK
 from store.errors import Corrupt, Unavailable
+from store.values import dataclass
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

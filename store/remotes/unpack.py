@@ -21,7 +21,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from blake3 import blake3
@@ -44,6 +43,7 @@ from store.remotes.pack import DELTAS, NUMBER, Head
 from store.remotes.small_files import limit_of
 from store.remotes.tar import SIZE_MAX, Member, TarReader
 from store.takeoff.verify import open_mission
+from store.values import dataclass
 
 # The most objects, and about the most bytes, in one durable batch, as of a sync; and the same of small files.
 _BATCH_OBJECTS, _BATCH_BYTES = 2_000, 256 * 2**20

@@ -35,7 +35,6 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 from store.disk.durable import Disk, replace_file
@@ -55,6 +54,7 @@ from store.trust.aircraft_state import STATE_LIMIT, AircraftState
 from store.trust.key_file import KEY_FILE_LIMIT
 from store.trust.keys import PrivateKey
 from store.trust.root import SignedRoot
+from store.values import dataclass, replace
 
 __all__ = [
     "SLOTS",

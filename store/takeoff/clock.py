@@ -12,12 +12,12 @@ Laws: a later time that judges takes neither `expired` nor `stale-imagery` away;
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from store.findings import Finding
 from store.format.manifest import SKEW, TIME_MAX, Manifest, age_in_days, utc
 from store.takeoff.mission import Binding, Opened
+from store.values import dataclass
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -7,11 +7,11 @@ engine all ask here which one flies: what was proven is what is loaded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from store.format.entries import Entry
 from store.format.host import fit
 from store.format.ids import BuildKey
+from store.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

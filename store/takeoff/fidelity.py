@@ -9,7 +9,6 @@ Law: the digests of two claims are equal only if all of that is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from store.findings import Finding
@@ -19,6 +18,7 @@ from store.format.ids import BuildKey, ObjectId, derive
 from store.format.manifest import FIDELITY, PPM, Manifest, Unproven
 from store.takeoff.engines import Engine, engine_for, engines_of
 from store.takeoff.mission import Binding, Opened
+from store.values import dataclass
 
 FIGURE_CONTEXT = "flightbag 2026 quality recipe v1"
 PROOF_CONTEXT = "flightbag 2026 proof aboard v1"

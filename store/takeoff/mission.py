@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from store.disk.medium import Reading
@@ -17,8 +16,11 @@ from store.format.manifest import CONTENT_TYPE, Manifest, MissionFacts
 from store.format.withdrawal import Withdrawal
 from store.trust.review import signing_code
 from store.trust.root import TrustRoot
+from store.values import dataclass, field
 
 if TYPE_CHECKING:
+    from dataclasses import InitVar
+
     from store.trust.aircraft_state import AircraftState
 
 # The outcome of reading one object: None for a whole one, else the error.

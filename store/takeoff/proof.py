@@ -10,7 +10,6 @@ Law: `Proof.parse(p.render()) == p`, and only canonical bytes parse.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from store.errors import Corrupt, NotFound, Untrusted
@@ -26,6 +25,7 @@ from store.format.release import Approval
 from store.takeoff.mission import Opened
 from store.takeoff.verify import ISSUED_TOO_EARLY, OLD_ROOT, WRONG_EPOCH, parse_release
 from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot, TrustRoot, advance, check_signatures
+from store.values import dataclass
 
 if TYPE_CHECKING:
     from typing_extensions import Self

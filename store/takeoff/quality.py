@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from store.format.entries import EntryTable
 from store.format.manifest import PPM
+from store.values import dataclass
 
 # Queries that a recall rests on at least: with this number one wrong answer moves it by 5 %.
 LEAST_QUERIES = 20

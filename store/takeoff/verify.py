@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import NamedTuple
 
 from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
@@ -49,6 +48,7 @@ from store.takeoff.mission import BY_VERIFY, Binding, Evidence, Opened, Operator
 from store.takeoff.quality import without_landmarks, without_recall
 from store.takeoff.withdrawn import check_withdrawal, parsed, withdrawn
 from store.trust.root import SignedRoot, TrustRoot, advance, check_signatures
+from store.values import replace
 
 WRONG_EPOCH = "the mission is of another epoch than the trust root"
 OLD_ROOT = "the mission needs a newer trust root than the newest one at hand"

@@ -10,7 +10,7 @@ newer than the last one that it names.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from store.disk.layout import WITHDRAWN
 from store.errors import FlightbagError, NotFound, Untrusted
@@ -20,9 +20,12 @@ from store.format.cose import Envelope
 from store.format.manifest import ENVELOPE_LIMIT, Issue
 from store.format.withdrawal import Withdrawal, of_mission, of_release, require_name
 from store.takeoff.mission import Evidence, Opened
-from store.trust.aircraft_state import AircraftState
 from store.trust.review import digest_of_payload
 from store.trust.root import TrustRoot, check_signatures
+from store.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from store.trust.aircraft_state import AircraftState
 
 _FLY_ANOTHER = "do not fly it; who withdrew it knows why. Have the mission built and signed again, and sync it"
 _REMEDY = (

@@ -25,7 +25,6 @@ flight, and nothing takes one away.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from store.errors import Conflict, Corrupt, Invalid, NotFound, Refused
@@ -35,6 +34,7 @@ from store.format.ids import DIGEST_SIZE, ObjectId
 from store.format.manifest import AIRCRAFT_ID, FLIGHT_ID, MISSION_ID, SKEW, TIME_MAX, Manifest, utc
 from store.format.withdrawal import Withdrawal, of_release
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
+from store.values import dataclass, replace
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -12,7 +12,6 @@ Law: `RootDraft.parse(d.render()) == d`, and only canonical bytes parse.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from store.errors import Conflict, Corrupt, Invalid, Untrusted
@@ -35,6 +34,7 @@ from store.trust.root import (
     check_continues,
     signatures_of_step,
 )
+from store.values import dataclass, replace
 
 if TYPE_CHECKING:
     from typing_extensions import Self

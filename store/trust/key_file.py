@@ -12,10 +12,10 @@ import base64
 import binascii
 import os
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from store.errors import Invalid
+from store.values import dataclass
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -7,11 +7,10 @@ takeoff check needs.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cryptography.exceptions import InternalError, InvalidTag, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from store.errors import Invalid, Unavailable, Untrusted
@@ -30,6 +29,7 @@ from store.trust.key_file import (
     other_kind,
     stated_public,
 )
+from store.values import dataclass
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -60,7 +60,9 @@ class PublicKey:
     @property
     def kid(self) -> bytes:
         """The COSE key thumbprint (RFC 9679, section 3): SHA-256, 32 bytes."""
-        return hashlib.sha256(_THUMBPRINT_PREFIX + self.raw).digest()
+        hasher = hashes.Hash(hashes.SHA256())  # not hashlib, which would load a second OpenSSL
+        hasher.update(_THUMBPRINT_PREFIX + self.raw)
+        return hasher.finalize()
 
     def verifies(self, envelope: Envelope, signature: Signature, aad: bytes) -> bool:
         """Whether `signature` is the strict signature (see `ed25519`) of the envelope by this key under `aad`."""

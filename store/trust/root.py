@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from store.errors import Corrupt, Refused, Untrusted
@@ -24,6 +23,7 @@ from store.format.duration import duration_text
 from store.format.ids import derive
 from store.format.manifest import SKEW, TIME_MAX, utc
 from store.trust.keys import PublicKey
+from store.values import dataclass, field
 
 CONTENT_TYPE = "application/vnd.flightbag.root+cbor"
 AAD_LABEL = "flightbag/root/1"

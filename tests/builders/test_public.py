@@ -24,7 +24,7 @@ def test_onboard_loads_nothing_of_the_ground() -> None:
 import sys
 from builders import onboard
 ground = ("builders.artifacts", "builders.imagery", "builders.mission", "builders.orchestrator", "builders.retrieval")
-print(*[name for name in (*ground, "PIL", "onnx", "pmtiles", "pydantic", "shapely", "typer") if name in sys.modules])
+print(*[name for name in (*ground, "PIL", "onnx", "pmtiles", "pydantic", "shapely", "click") if name in sys.modules])
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == []

@@ -23,7 +23,7 @@ PART = {
     "store/disk/test_locks.py": ["filelock", "lmdb"],
     "store/remotes/test_bucket_store.py::test_there_and_back": ["obstore"],
     "store/remotes/test_delta.py": ["backports-zstd"],
-    "tools/test_aircraft.py": ["blake3", "rich", "typer"],
+    "tools/test_aircraft.py": ["blake3", "click", "rich"],
     "builders/test_public.py": ["numpy", "onnx", "onnxruntime", "pillow", "pydantic"],
     "builders/mission/test_schema.py": ["pydantic"],
     "builders/areas/test_covering.py::test_the_demonstration_area_as_a_polygon": ["shapely"],

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
-from tools.cli import app
+from tools.start import app
 
 BIN = Path(sys.executable).parent
 

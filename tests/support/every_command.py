@@ -12,17 +12,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import click
 import numpy as np
 from PIL import Image
-from typer.main import get_command
 
 from builders.grid.tiles import tile_from_id, tile_ids
 from tests.support.commands import BIN, Ran, code_of, flightbag, program
 from tests.support.field import RIGHT, Desk
 from tests.support.terrain import render
-from tools.cli import app
+from tools.commands import Commands
+from tools.start import app
 
 STORE_FSCK = "store-fsck"
 CAMERA = "files/calibration/camera.yaml"
@@ -218,6 +218,7 @@ USES: dict[str, Use] = {
     ),
     "release withdraw": Use(_withdraw_release, makes="ground/withdrawn"),
     "release show": Use(lambda desk: ("release", "show", desk.folder / "winter.release")),
+    "completion": Use(lambda desk: ("completion", "bash")),
     "receipts": Use(lambda desk: ("receipts", desk.store)),
     "aircraft enrol": Use(
         lambda desk: (
@@ -255,13 +256,16 @@ def use(name: str, desk: Desk) -> Ran:
 
 def every_command() -> set[str]:
     """What the two programs offer: the full name of each command of `flightbag`, and `store-fsck`."""
-    return {*_commands(get_command(app), ""), STORE_FSCK}
+    return {*(name for name, _ in commands(app)), STORE_FSCK}
 
 
-def _commands(command: Any, path: str) -> Iterator[str]:
-    inner = getattr(command, "commands", None)
-    if inner is None:
-        yield path
-        return
-    for name, one in inner.items():
-        yield from _commands(one, f"{path} {name}".strip())
+def commands(group: Commands, above: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Yield the full name of each command of a group, and the command."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, Commands):
+            yield from commands(command, f"{above}{name} ")
+        else:
+            yield above + name, command

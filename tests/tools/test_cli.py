@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
 from builders.engines.onnxruntime import cpu_host
 from store.format.missing import ENTRY, MissingList, Run
 from tests.support.commands import BIN, flightbag, program
-from tests.support.every_command import STORE_FSCK, USES, every_command, use
+from tests.support.every_command import STORE_FSCK, USES, commands, every_command, use
 from tests.support.field import Desk
 from tests.support.missions import CONTENTS, COVERAGE, flight, write_store
-from tools.cli import app
+from tools.start import app
 
 
 def test_every_command_has_a_use() -> None:
@@ -37,9 +36,7 @@ def test_every_command_does_its_work(equipped: Desk, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(USES) - {STORE_FSCK}))
 def test_every_command_has_help_with_an_example(name: str) -> None:
-    command: Any = get_command(app)
-    for word in name.split():
-        command = command.commands[word]
+    command: Any = dict(commands(app))[name]
     assert f"Example: flightbag {name}" in command.help
     for parameter in command.params:
         assert parameter.help, f"{name}: {parameter.name} has no help"
@@ -130,8 +127,7 @@ def test_a_backend_that_is_not_installed_is_said_with_status_3(desk: Desk) -> No
     assert "TensorRT is not installed" in ran.json["error"]["message"]
 
 
-# pydantic is not among them: where it is installed, typer uses it too.
-ABSENT = ("numpy", "onnx", "onnxruntime", "PIL", "faiss", "tensorrt")
+ABSENT = ("numpy", "onnx", "onnxruntime", "PIL", "faiss", "tensorrt", "pydantic")
 
 
 def without_extras(code: str, *args: object) -> subprocess.CompletedProcess[str]:
@@ -143,7 +139,7 @@ def without_extras(code: str, *args: object) -> subprocess.CompletedProcess[str]
 
 
 def test_store_imports_neither_lmdb_nor_numpy() -> None:
-    done = without_extras("import store; print([m for m in ('lmdb', 'filelock', 'typer') if m in sys.modules])")
+    done = without_extras("import store; print([m for m in ('lmdb', 'filelock', 'click') if m in sys.modules])")
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 

@@ -82,7 +82,7 @@ WRITERS = {
     "warning": "import warnings; warnings.warn(evil)",
     "logging": "import logging; logging.getLogger('rasterio._env').error(evil)",
     "thread": "import threading; t = threading.Thread(target=lambda: 1 / len(evil[:0])); t.start(); t.join()",
-    "help": "import typer; typer.echo(evil)",
+    "help": "import click; click.echo(evil)",
 }
 
 

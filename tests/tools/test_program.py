@@ -23,8 +23,8 @@ from tests.support.field import Desk
 from tools.program import READER_GONE
 
 FLIGHTBAG, STORE_FSCK = BIN / "flightbag", BIN / "store-fsck"
-# A command prints a report; --help and a mistake in the arguments are printed by typer.
-PRINTED_BY_TYPER = [("--help",), ("--version",), ("ls", "--help"), ("ls", "--nonsense"), ("nonsense",)]
+# A command prints a report; --help and a mistake in the arguments are printed by click.
+PRINTED_BY_CLICK = [("--help",), ("--version",), ("ls", "--help"), ("ls", "--nonsense"), ("nonsense",)]
 
 
 def run_with(*command: object, redirect: str = "", reader: bool = True) -> tuple[int, str, str]:
@@ -59,7 +59,7 @@ def test_a_reader_that_has_gone_ends_a_command_silently_after_its_work(equipped:
         assert USES[name].is_done(equipped), "the work comes before the report"
 
 
-@pytest.mark.parametrize("args", PRINTED_BY_TYPER, ids=" ".join)
+@pytest.mark.parametrize("args", PRINTED_BY_CLICK, ids=" ".join)
 def test_a_reader_that_has_gone_ends_help_and_usage_silently(args: tuple[str, ...]) -> None:
     assert run_with(FLIGHTBAG, *args, redirect="2>&1", reader=False) == (READER_GONE, "", "")
 
@@ -177,11 +177,9 @@ def test_a_full_pipe_that_does_not_wait_is_a_plain_error(built: Desk) -> None:
 NOISY = """
 import logging, warnings
 import numpy as np
-import typer
+from tools.commands import command_of
 from tools.program import run_program
-app = typer.Typer()
 
-@app.command()
 def noisy() -> None:
     warnings.warn("a warning")
     warnings.warn("a warning", DeprecationWarning)
@@ -189,7 +187,7 @@ def noisy() -> None:
     logging.getLogger("rasterio._env").error("an error of a library")
     print("done")
 
-run_program(app, usage=2, could_not_do=3)
+run_program(command_of("noisy", noisy), usage=2, could_not_do=3)
 """
 
 
@@ -216,21 +214,35 @@ def test_a_tile_with_damaged_exif_data_prints_no_path_of_the_installation(built:
 
 LATE = """
 import atexit, os, signal
-import typer
+from tools.commands import command_of
 from tools.program import run_program
 
-app = typer.Typer()
-
-@app.command()
 def work() -> int:
     atexit.register(os.kill, os.getpid(), signal.SIGINT)
     print("done")
     return 1
 
-run_program(app, usage=2, could_not_do=3)
+run_program(command_of("work", work), usage=2, could_not_do=3)
 """
 
 
 def test_ctrl_c_after_the_verdict_does_not_replace_the_status() -> None:
     ran = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "done\n", "")
+
+
+EARLY = """
+import os, signal
+from tools.commands import command_of
+from tools.program import run_program
+
+def work() -> int:
+    os.kill(os.getpid(), signal.SIGINT)
+
+run_program(command_of("work", work), usage=2, could_not_do=3)
+"""
+
+
+def test_ctrl_c_before_a_command_is_loaded_is_no_traceback() -> None:
+    ran = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr.strip()) == (130, "", "flightbag: interrupted")

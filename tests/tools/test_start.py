@@ -1,21 +1,30 @@
-"""The start of the program: each command is the same as among all of them, and one that flies loads only what flies."""
+"""The start of the program: its table is whole, and a command loads what it needs and nothing else."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+import time
+import tomllib
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
-from typing import Any
 
+import click
 import pytest
-from typer.main import get_command
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+import tools
+from tests.support.commands import flightbag
+from tests.support.every_command import commands
+from tests.support.missions import flight
+from tests.support.release import REPOSITORY
 from tests.support.stores import NORTH, ROOT_FILE, make_store
-from tools import cli
-from tools.start import _ALONE, _app_of
+from tools.commands import Commands
+from tools.start import app
 
-WHOLE: Any = get_command(cli.app)
 LOADED = """
 import atexit, json, os, sys
 from tools.start import main
@@ -23,37 +32,118 @@ atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
 sys.argv[0] = "flightbag"
 main()
 """
+# What no crew waits for: parts of the ground, and libraries that load slowly.
+GROUND = ("store.audit", "store.ground", "store.remotes", "builders.", "tools.cli", "lmdb", "filelock", "sqlite3")
+SLOW = (
+    "asyncio",
+    "email",
+    "importlib.metadata",
+    "numpy",
+    "pydantic",
+    "rich",
+    "subprocess",
+    "tempfile",
+    "typer",
+    "yaml",
+)
+# Besides Flightbag itself.
+MOST_PACKAGES = 13
 
 
-def described(command: Any) -> Any:
-    """What a user sees of a command or a group."""
-    below = {name: described(one) for name, one in getattr(command, "commands", {}).items()}
-    return command.help, [(one.name, one.opts, getattr(one, "help", "")) for one in command.params], below
-
-
-@pytest.mark.parametrize("name", WHOLE.commands)
-def test_a_command_alone_is_the_one_among_all(name: str) -> None:
-    alone: Any = get_command(_app_of(name))
-    assert list(alone.commands) == [name]
-    assert described(alone.commands[name]) == described(WHOLE.commands[name])
-    assert (alone.help, alone.name) == (WHOLE.help, WHOLE.name)
-
-
-@pytest.mark.parametrize("name", ["", "--help", "--version", "verfy", "-v", "keys new", "VERIFY"])
-def test_any_other_word_is_answered_by_all_commands(name: str) -> None:
-    assert list(get_command(_app_of(name)).commands) == list(WHOLE.commands)  # type: ignore[attr-defined]
-
-
-def test_verify_loads_what_flies(tmp_path: Path) -> None:
-    store, root = make_store(tmp_path / "store", NORTH), tmp_path / "root"
-    root.write_bytes(ROOT_FILE)
-    command = [sys.executable, "-c", LOADED, "verify", store, "--trust", root]
+def loaded(*args: object) -> tuple[str, list[str]]:
+    """What a command prints in a process of its own, and the modules that are loaded at its end."""
+    command = [sys.executable, "-c", LOADED, *map(str, args)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert "GO  north-ridge" in done.stdout, done.stderr
-    loaded = json.loads(done.stderr.splitlines()[-1])
-    ground = ("store.ground", "store.audit", "builders", "lmdb", "filelock", "sqlite3", "numpy", "tools.cli", "rich")
-    assert [name for name in loaded if name.startswith(ground)] == ["builders", "builders.extras"]
+    assert done.returncode == 0, done.stderr
+    modules: list[str] = json.loads(done.stderr.splitlines()[-1])
+    return done.stdout, modules
 
 
-def test_the_table_names_functions_of_these_commands() -> None:
-    assert set(_ALONE) <= set(WHOLE.commands)
+def of(modules: list[str], *names: str) -> list[str]:
+    return [one for one in modules if one.startswith(names)]
+
+
+@pytest.fixture
+def verify(tmp_path: Path) -> tuple[object, ...]:
+    issue, now = NORTH.manifest.issue, int(time.time())
+    fresh = flight(issue=replace(issue, issued_at=now - 60, expires_at=now + 600))
+    store, root = make_store(tmp_path / "store", fresh), tmp_path / "root"
+    root.write_bytes(ROOT_FILE)
+    return "verify", store, "--trust", root
+
+
+def test_verify_loads_what_flies(verify: tuple[object, ...]) -> None:
+    printed, modules = loaded(*verify)
+    assert printed.startswith("GO  north-ridge")
+    assert of(modules, *GROUND, *SLOW, "tempfile", "concurrent", "ctypes") == ["builders.extras"]
+
+
+def test_the_version_loads_neither_a_command_nor_a_store() -> None:
+    printed, modules = loaded("--version")
+    assert printed == f"flightbag {tools.__version__}\n"
+    assert of(modules, *GROUND, *SLOW, "store.", "cryptography", "cbor2", "blake3") == ["store.errors"]
+
+
+def test_a_sync_loads_no_check_of_a_takeoff_and_no_key(tmp_path: Path) -> None:
+    _, modules = loaded("sync", make_store(tmp_path / "store", NORTH), tmp_path / "copy")
+    assert of(modules, "store.audit", "store.remotes.ssh", "store.remotes.bucket", "builders.", *SLOW, "socket") == []
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert tools.__version__ == project["version"]
+
+
+def test_a_group_is_listed_in_the_order_of_its_table() -> None:
+    context = click.Context(app)
+    assert app.list_commands(context)[:3] == ["init", "plan", "build"]
+    shown = flightbag("--help").out
+    assert [shown.index(f"  {name} ") for name in ("init", "plan", "verify", "keys")] == sorted(
+        shown.index(f"  {name} ") for name in ("init", "plan", "verify", "keys")
+    )
+
+
+def test_every_command_of_the_table_can_be_loaded() -> None:
+    assert {name: one.name for name, one in commands(app)} == {name: name.split()[-1] for name, _ in commands(app)}
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("verfy",), "'verify'"),
+        (("keys", "nwe"), "'new'"),
+        (("VERIFY",), "No such command 'VERIFY'"),
+        (("-v",), "No such option '-v'"),
+        (("verify", "--trsut", "x"), "'--trust'"),
+    ],
+)
+def test_a_slip_is_answered_with_what_there_is(words: tuple[str, ...], answer: str) -> None:
+    ran = flightbag(*words)
+    assert (ran.status, answer in ran.err) == (2, True), ran.err
+
+
+@pytest.mark.parametrize("words", [(), ("keys",)])
+def test_a_group_without_a_command_shows_its_help(words: tuple[str, ...]) -> None:
+    ran = flightbag(*words)
+    assert (ran.status, "Commands:" in ran.err) == (2, True)
+
+
+def test_no_two_groups_share_their_commands() -> None:
+    groups = [one for one in app.commands.values() if isinstance(one, Commands)]
+    assert len({id(one.commands) for one in groups}) == len(groups)
+
+
+def test_the_base_install_is_small() -> None:
+    """Counted over the requirements of the installed packages: what pip brings with `pip install flightbag`."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    packages: set[str] = set()
+    wanted = [Requirement(one) for one in project["dependencies"]]
+    while wanted:
+        one = wanted.pop()
+        name = canonicalize_name(one.name)
+        if name in packages or (one.marker is not None and not one.marker.evaluate({"extra": ""})):
+            continue
+        packages.add(name)
+        wanted += map(Requirement, metadata.requires(name) or ())
+    assert len(packages) <= MOST_PACKAGES, sorted(packages)
+    assert not packages & {"pydantic", "typer", "numpy"}

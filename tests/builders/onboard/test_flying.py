@@ -33,7 +33,7 @@ from tests.support.terrain import render
 
 TILE = Tile(15, 7357, 11522)
 # What the ground has and a flight computer need not have.
-GROUND = ("PIL", "onnx", "pmtiles", "pydantic", "rasterio", "rich", "shapely", "typer")
+GROUND = ("PIL", "onnx", "pmtiles", "pydantic", "rasterio", "rich", "shapely", "click")
 
 ABOARD = """
 import json, sys, time

@@ -1,0 +1,137 @@
+"""Commands of click, made of functions whose parameters say what the command line gives them (see `parameters`).
+
+This is the smaller part of what Typer gives. Typer itself examines parameters with pydantic: seven packages more in
+every install, and a tenth of a second more at each start, where the crew waits for `verify`.
+
+A group has a table, name -> "module:function": a command's module is loaded when the command is called, or when the
+help of its group lists it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+
+import click
+
+from tools.parameters import Argument, Parameter
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+
+class Commands(click.Group):
+    """A group of commands, listed in the order of its table: name -> "module:function", or a group of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        table: Mapping[str, str | Commands],
+        *,
+        help: str,  # noqa: A002 - the name that click gives it
+        params: Sequence[click.Parameter] = (),
+    ) -> None:
+        super().__init__(name, help=help, params=list(params))
+        self._table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click calls it so
+        return list(self._table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in self.commands and (place := self._table.get(cmd_name)) is not None:
+            command = place if isinstance(place, Commands) else command_of(cmd_name, _function(place))
+            self.add_command(command, cmd_name)
+        return self.commands.get(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self._table and not ctx.resilient_parsing:
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=self._table, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _function(place: str) -> Callable[..., Any]:
+    module, _, name = place.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def command_of(name: str, function: Callable[..., Any]) -> click.Command:
+    """Return the command of this name that calls the function. Its help is the docstring of the function."""
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    return click.Command(name, callback=function, help=function.__doc__, params=[_parameter(one) for one in parameters])
+
+
+def _parameter(one: inspect.Parameter) -> click.Parameter:
+    if get_origin(one.annotation) is not Annotated:
+        raise TypeError(f"the parameter {one.name} has no Argument and no Option")
+    declared, how = get_args(one.annotation)
+    if get_origin(declared) is UnionType:
+        [declared] = (kind for kind in get_args(declared) if kind is not NoneType)
+    several = get_origin(declared) is list
+    kinds = get_args(declared) or (declared,)
+    required = one.default is one.empty
+    metavar = how.metavar or ("N" if kinds[0] in (int, float) else None)
+    options: dict[str, Any] = {"help": how.help, "metavar": metavar, "envvar": how.envvar, "required": required}
+    types = tuple(_type(kind, how) for kind in kinds)
+    options["type"] = types if get_origin(declared) is tuple else types[0]
+    if several:
+        options["callback"] = _listed
+    elif not required:
+        options["default"] = one.default
+    if isinstance(how, Argument):
+        if metavar is not None:
+            options["metavar"] = _in_usage(metavar, required=required, several=several)
+        if how.envvar is not None:
+            options["help"] = f"{how.help}  [env var: {how.envvar}]"
+        return click.Argument([one.name], nargs=-1 if several else 1, **options)
+    shown = not (required or one.default is None or one.default is False or one.default == "")
+    return click.Option(
+        [one.name, *(how.names or ["--" + one.name.replace("_", "-")])],
+        **options,
+        multiple=several,
+        is_flag=declared is bool,
+        show_default=shown,
+        show_envvar=True,
+    )
+
+
+def _in_usage(metavar: str, *, required: bool, several: bool) -> str:
+    """Return how the line of usage spells an argument. A metavar with brackets says itself what may be left out."""
+    if "[" in metavar:
+        return metavar
+    return (metavar if required else f"[{metavar}]") + ("..." if several else "")
+
+
+def _listed(_context: click.Context, parameter: click.Parameter, value: tuple[Any, ...]) -> list[Any] | None:
+    """Return the values of a parameter that may be repeated; None for none of one that may be left out."""
+    return list(value) if value or parameter.required else None
+
+
+class _Text(click.ParamType[Any]):
+    """Text, which a shell completes as the name of a file."""
+
+    name = "text"
+
+    def __init__(self, make: Callable[[str], Any]) -> None:
+        self._make = make
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:  # noqa: ARG002
+        return self._make(value)
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="file")]
+
+
+def _type(kind: type, how: Parameter) -> click.ParamType[Any]:
+    if kind is int:
+        return click.INT if how.least is how.greatest is None else click.IntRange(how.least, how.greatest)
+    if kind is bool:
+        return click.BOOL
+    return click.FLOAT if kind is float else _Text(kind)
