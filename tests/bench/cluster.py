@@ -38,7 +38,7 @@ _ZOOM = 17
 
 def cluster(folder: Path, *, small: bool) -> dict[str, Any]:
     """All three parts."""
-    result = {"build": build(folder, 6 if small else 60)}
+    result = {"build": build(folder, 6 if small else 48)}
     result |= {"scaling": scaling((1, 2) if small else (1, 2, 4, 8), small=small)}
     return result
 
@@ -50,7 +50,7 @@ def make_strip(folder: Path, cells: int) -> Desk:
     """A desk with imagery of a strip of so many cells, and a network that takes its time."""
     desk = make_store(folder)
     east = _WEST + cells * _CELL
-    box = tuple(round(degrees * 1e7) for degrees in (_WEST, _SOUTH, east, _SOUTH + 0.004))
+    box = tuple(round(degrees * 1e7) for degrees in (_WEST, _SOUTH, east, _SOUTH + 0.0025))
     write_terrain(folder / "terrain.mbtiles", (box[0], box[1], box[2], box[3]), (_ZOOM,))
     write_backbone(folder / "embedder.onnx", size=_SIZE)
     (folder / "camera.yaml").write_text("fx: 712.4\n")
@@ -60,9 +60,9 @@ def make_strip(folder: Path, cells: int) -> Desk:
 def write_strip(desk: Desk, cells: int) -> Path:
     return desk.write_mission(
         "left",
-        bbox=(_WEST + 0.0002, _SOUTH + 0.0002, _WEST + cells * _CELL - 0.0002, _SOUTH + 0.0038),
+        bbox=(_WEST + 0.0002, _SOUTH + 0.0002, _WEST + cells * _CELL - 0.0002, _SOUTH + 0.0022),
         zooms=(_ZOOM,),
-        takeoff=(_SOUTH + 0.002, _WEST + 0.002),
+        takeoff=(_SOUTH + 0.001, _WEST + 0.002),
         resize=_SIZE,
     )
 
