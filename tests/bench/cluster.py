@@ -98,10 +98,14 @@ def objects_in(store: Path) -> int:
     return sum(len(files) for _, _, files in os.walk(store / "objects"))
 
 
+def staged_in(store: Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(store / "tmp"))
+
+
 def await_objects(store: Path, count: int, process: subprocess.Popen[str], seconds: float = 300.0) -> None:
     """Wait until a build has made some objects durable, or staged them."""
     until = time.monotonic() + seconds
-    while objects_in(store) + sum(len(files) for _, _, files in os.walk(store / "tmp")) < count:
+    while objects_in(store) + staged_in(store) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.1)
@@ -154,7 +158,8 @@ def killed_and_begun_again(desk: Desk, store: Path, one: Cluster, cells: int) ->
     """Kill a build when some cells are in the store, and build again."""
     process = begun(desk, store, one)
     until = time.monotonic() + 300
-    while objects_in(store) < min(cells // 2, GROUP):
+    # The first group is recorded when a cell of the next is staged.
+    while objects_in(store) < min(cells // 2, GROUP) or not staged_in(store):
         if process.poll() is not None:  # so few cells that they came with the last barrier
             break
         assert time.monotonic() < until
