@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-oldest test-pythons test-aarch64 check drill fuzz mutate bench lock dist fix clean
+.PHONY: demo test test-oldest test-pythons test-aarch64 check drill fuzz mutate bench reference lock dist fix clean
 .DEFAULT_GOAL := test
 
 # The stamp is newer than pyproject.toml exactly when the environment holds what that file asks for.
@@ -31,7 +31,7 @@ test-oldest: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.oldest -n 2 -q tests
 
 # On each other Python that is on the path or among those of pyenv: what flies on 3.10, everything on 3.12 to 3.14. Notes
-# the counts that README shows. `make test` runs a part of the first.
+# the counts that docs/support.md shows. `make test` runs a part of the first.
 test-pythons: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.pythons
 
@@ -46,7 +46,7 @@ drill: $(VENV)/.stamp
 	FLIGHTBAG_DRILL=1 $(BIN)/pytest -n 2 -q tests/faults/test_publication.py tests/faults/test_crowded.py tests/faults/test_copies.py \
 		tests/builders/test_confinement.py tests/builders/cluster tests/conformance/test_exports.py tests/conformance/test_pythons.py \
 		tests/builders/engines/test_model.py tests/builders/engines/test_tensorrt_rtx.py \
-		tests/builders/test_fulfilment_runtimes.py tests/builders/test_orchestrator_openvino.py tests/bench tests/store/remotes
+		tests/builders/test_fulfilment_runtimes.py tests/builders/test_orchestrator_openvino.py tests/bench tests/store/remotes tests/docs
 	FLIGHTBAG_STRESS=30 $(BIN)/pytest -q tests/store/test_machine.py
 
 # Bytes made up and changed for every reader of untrusted bytes: five minutes. Then 10,000 changed and re-signed stores for two verifiers: as long.
@@ -73,6 +73,10 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench orthophotos
 	$(BIN)/python -m tests.bench recall
 	$(BIN)/python -m tests.bench search
+
+# The pages that are made from the program: docs/commands.md and docs/mission-file.md.
+reference: $(VENV)/.stamp
+	$(BIN)/python -m tests.support.reference
 
 # Pins what flies, with hashes, at the newest versions that pyproject.toml allows: docs/install.
 lock: $(VENV)/.stamp

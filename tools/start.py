@@ -55,6 +55,7 @@ app = Commands(
         "nodes": "tools.cluster:nodes",
         "pack": "tools.packs:pack_command",
         "unpack": "tools.packs:unpack_command",
+        "example": "tools.example:run",
         "completion": "tools.completion:run",
         "keys": Commands(
             "keys",

@@ -66,6 +66,7 @@ class BucketMedia(Media):
         self._directories = {}
         self._bucket = bucket
         self.path = bucket.name
+        self._prefix = f"{self.path}/"
         self.reading = Reading()
         try:
             bucket.read(TOML, TOML_LIMIT)

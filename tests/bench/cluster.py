@@ -19,12 +19,12 @@ from typing import Any
 
 from builders.artifacts.shard import GROUP
 from builders.cluster.driver import connected
+from builders.example.backbone import write_backbone
+from builders.example.terrain import write_terrain
 from store.ground.repository import Repository
 from tests.bench.programs import BIN
-from tests.support.backbone import write_backbone
 from tests.support.cluster import NAP, Cluster
 from tests.support.field import Desk, make_store
-from tests.support.terrain import write_terrain
 
 ROOT = Path(__file__).parents[2]
 # A strip of this many degrees: a cell of zoom 17 is 16 tiles wide, and has some rows of them.

@@ -32,16 +32,16 @@ from builders.descriptors.decoding import resized, tile_pixels
 from builders.descriptors.embed import CellRequest, Description, Embedder
 from builders.descriptors.preprocess import Preprocess
 from builders.engines.providers import device_of, open_session
+from builders.example.backbone import write_backbone
+from builders.example.terrain import write_terrain
 from builders.extras import import_onnxruntime
 from builders.grid.tiles import cell_of, tile_from_id, tile_ids, tiles_of_bbox
 from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.roworder import Extent
 from builders.imagery.sqlite import Database
 from tests.support import runtimes
-from tests.support.backbone import write_backbone
 from tests.support.field import WORLD, make_desk
 from tests.support.missions_toml import mission_toml
-from tests.support.terrain import write_terrain
 
 ROOT = Path(__file__).parents[2]
 BATCHES = (1, 4, 8, 32)

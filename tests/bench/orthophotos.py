@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.support.backbone import write_backbone
+from builders.example.backbone import write_backbone
 from tests.support.field import make_store
 from tests.support.missions_toml import mission_toml
 

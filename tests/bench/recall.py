@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from builders.example.terrain import write_terrain
 from builders.imagery.roworder import SourcePath
 from builders.onboard.flying import engine_of, flying_engine, sets_of
 from builders.onboard.retriever import Retriever
@@ -19,7 +20,6 @@ from builders.retrieval.recall import tally
 from store.takeoff.check import takeoff_check
 from tests.support.commands import flightbag
 from tests.support.field import LEFT, TAKEOFF, WORLD, make_desk
-from tests.support.terrain import write_terrain
 
 METHODS = ("exact", "ivf", "hnsw")
 _TOP = 5

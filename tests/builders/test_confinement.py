@@ -98,7 +98,7 @@ def is_as_before(desk: Desk) -> None:
     wait_for(lambda: not workers(desk), "a worker goes on")
     assert flightbag("ls", desk.store, "--json").json == []
     assert flightbag("fsck", desk.store, "--full").status == 0
-    from tests.support.backbone import write_backbone
+    from builders.example.backbone import write_backbone
 
     write_backbone(desk.folder / "embedder.onnx")
     assert desk.built(small(desk))["outcome"] == "built"

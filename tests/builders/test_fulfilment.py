@@ -24,6 +24,7 @@ from builders.engines.card import Card
 from builders.engines.compiling import CompileSettings
 from builders.engines.isolation import Limits, usable_memory
 from builders.engines.onnxruntime import OnnxRuntimeBackend
+from builders.example.backbone import write_backbone
 from builders.fulfilment import Offer, fulfil, offers
 from store.errors import Corrupt, FlightbagError, NotFound, Refused, Untrusted
 from store.format.cbor import encode
@@ -34,7 +35,6 @@ from store.ground.orders import read_order, read_result
 from store.ground.repository import Repository
 from store.trust.keys import PrivateKey
 from tests.builders.engines.fake_machine import FAKE, become, forget_modules
-from tests.support.backbone import write_backbone
 from tests.support.commands import code_of, flightbag
 from tests.support.field import TAKEOFF, Desk
 from tests.support.here import confine_here

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from builders.descriptors.shard import read_shard
+from builders.example.terrain import write_terrain
 from builders.grid.tiles import Tile, tile_from_id, tiles_of_bbox
 from store.disk.media import Media
 from store.format.manifest import age_in_days
 from store.ground.repository import Repository
 from tests.support.commands import flightbag, listing
 from tests.support.field import LEFT, RIGHT, WORLD, ZOOMS, Desk
-from tests.support.terrain import write_terrain
 
 
 def actions(report: dict[str, Any], action: str) -> set[str]:
@@ -301,7 +301,7 @@ def test_a_key_outside_the_role_is_refused_before_anything_is_written(desk: Desk
 
 
 def test_a_fixed_batch_of_one_and_another_input_size(desk: Desk) -> None:
-    from tests.support.backbone import write_backbone
+    from builders.example.backbone import write_backbone
 
     write_backbone(desk.folder / "single.onnx", size=96, batch=1)
     report = desk.built(desk.write_mission("left", model=Path("single.onnx"), resize=96, batch=1, dtype="float32"))

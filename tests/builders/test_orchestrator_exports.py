@@ -7,13 +7,13 @@ import time
 import pytest
 
 import store
+from builders.example.terrain import render
 from builders.grid.tiles import Tile
 from builders.onboard import Retriever, flying_engine, probe
 from builders.onboard.flying import recipe_of
 from tests.support.commands import flightbag
 from tests.support.exports import FIXED, write_export
 from tests.support.field import Desk
-from tests.support.terrain import render
 
 WAYS = ("grey", "uint8", "nhwc", "inputs", "tokens", "half")
 TILE = Tile(15, 7357, 11522)

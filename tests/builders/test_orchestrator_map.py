@@ -525,8 +525,8 @@ def test_below_the_gate_nothing_is_published(desk: Desk) -> None:
 
 def test_other_imagery_is_asked_with(desk: Desk) -> None:
     """All but the same imagery is found again; that of another place never; and the same itself asks nothing."""
+    from builders.example.terrain import write_terrain
     from tests.support.field import WORLD
-    from tests.support.terrain import write_terrain
 
     write_terrain(desk.folder / "same.mbtiles", WORLD, (14, 15))
     mission = desk.write_mission(
@@ -936,8 +936,8 @@ def test_a_source_that_nothing_decides_is_refused_before_anything_is_built(desk:
 
 
 def test_what_is_published_was_read_also_of_the_other_imagery(desk: Desk, reads: list[Tile]) -> None:
+    from builders.example.terrain import write_terrain
     from tests.support.field import WORLD
-    from tests.support.terrain import write_terrain
 
     write_terrain(desk.folder / "other.mbtiles", WORLD, (14, 15), seed=2)
     more = QUALITY + 'against = "other.mbtiles"\nagainst_recall_at_1 = 0\nagainst_recall_at_5 = 0\n'

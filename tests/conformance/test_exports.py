@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 import store
+from builders.example.terrain import render
 from builders.grid.tiles import Tile
 from builders.onboard import Retriever, flying_engine, probe
 from tests.support.field import Desk
-from tests.support.terrain import render
 
 pytestmark = pytest.mark.skipif("FLIGHTBAG_DRILL" not in os.environ, reason="FLIGHTBAG_DRILL is not set")
 EXPORTS = Path(__file__).with_name("exports.py")

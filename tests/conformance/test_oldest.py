@@ -57,8 +57,12 @@ def oldest_allowed(*extras: str) -> dict[str, Version]:
 
 def test_each_version_is_the_oldest_that_is_allowed(environment: None) -> None:
     bounds = oldest_allowed(*EXTRAS, "dev")
-    installed = oldest.versions()
-    assert {name: Version(installed[name]) for name in bounds} == bounds
+    listed = oldest.versions()
+    installed = {name: Version(listed[name]) for name in bounds}
+    younger = {name for name, version in installed.items() if version != bounds[name]}
+    # A library has no wheel for a Python that came later than itself; the oldest Python of the ground has them all.
+    assert not younger or sys.version_info >= (3, 12), younger
+    assert all(installed[name] > bounds[name] for name in younger)
 
 
 def test_each_package_that_users_install_has_a_part() -> None:

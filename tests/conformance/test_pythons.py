@@ -1,4 +1,4 @@
-"""What flies runs on Python 3.10, the one of JetPack 6, and what README says was run, was."""
+"""What flies runs on Python 3.10, the one of JetPack 6, and what docs/support.md says was run, was."""
 
 from __future__ import annotations
 
@@ -126,8 +126,8 @@ def test_where_no_interpreter_is_found_the_run_fails(
     assert capsys.readouterr().out.count("not run: no interpreter is here") == 2
 
 
-def test_readme_has_the_counts_of_the_last_runs() -> None:
-    section = (REPOSITORY / "README.md").read_text().split("\n## What runs where\n")[1].split("\n## ")[0]
+def test_the_page_has_the_counts_of_the_last_runs() -> None:
+    section = (REPOSITORY / "docs/support.md").read_text().split("\n## What runs where\n")[1].split("\n## ")[0]
     rows = dict(re.findall(r"^\| (?:Python|Linux) ([a-z0-9.]+) \| [^|]+ \| ([^|]+) \|$", section, re.MULTILINE))
     assert set(rows) == {*pythons.VERSIONS, "aarch64"}
     counts = pythons.counts()
@@ -137,7 +137,7 @@ def test_readme_has_the_counts_of_the_last_runs() -> None:
             assert text.startswith(f"{passed:,} tests passed, {skipped:,} skipped"), name
         else:
             assert text.startswith("not run"), name
-    assert "docs/support.md" in section, "the licence of TensorRT stands beside what runs where"
+    assert "#tensorrt-and-tensorrt-for-rtx" in section, "the licence of TensorRT stands beside what runs where"
 
 
 def test_pyproject_allows_each_python_that_is_run() -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from builders.descriptors.decoding import BadTile, tile_pixels
+from builders.example.terrain import render
 from builders.grid.tiles import Tile
 from builders.onboard.camera import Camera
 from builders.retrieval.query import locate, read_picture
@@ -30,7 +31,6 @@ from tests.conformance.wrong import wrong
 from tests.support.field import Desk, copy_of, make_desk
 from tests.support.frames import frame_over, metres_of_tile
 from tests.support.landmarks import WITHIN_M, mirrored, shifted, write_landmarks
-from tests.support.terrain import render
 
 TILE = Tile(15, 7357, 11522)
 METRES = metres_of_tile(TILE)

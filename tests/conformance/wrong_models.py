@@ -17,12 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from builders.engines.onnxruntime import cpu_class
+from builders.example.backbone import write_backbone
 from builders.grid.tiles import tile_from_id, tiles_of_bbox
 from store.format.host import meets
 from store.ground.repository import Repository
 from tests.conformance.wrong import wrong
 from tests.conformance.wrong_rows import from_south, mbtiles
-from tests.support.backbone import write_backbone
 from tests.support.field import Desk, make_desk
 from tests.support.lookalikes import lookalikes
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from PIL import Image
 
+from builders.example.backbone import write_backbone
 from builders.grid.tiles import Tile, tile_bounds
 from builders.imagery.png import write_png
 from tests.conformance.wrong import wrong
-from tests.support.backbone import write_backbone
 from tests.support.commands import flightbag
 from tests.support.field import make_store
 from tests.support.missions_toml import mission_toml

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from builders.example.backbone import write_backbone
 from builders.grid.tiles import Tile, tile_bounds, tile_from_id, tiles_of_bbox
 from builders.imagery.png import write_png
 from tests.conformance.wrong import wrong
-from tests.support.backbone import write_backbone
 from tests.support.commands import Ran, flightbag
 from tests.support.field import Desk, make_store
 from tests.support.missions_toml import mission_toml

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from builders.example.backbone import write_backbone
 from builders.grid.tiles import Tile, tile_bounds
 from builders.grid.views import EQUATOR
 from builders.imagery.png import write_png
 from tests.conformance.wrong import wrong
-from tests.support.backbone import write_backbone
 from tests.support.commands import flightbag
 from tests.support.field import make_store
 from tests.support.missions_toml import mission_toml

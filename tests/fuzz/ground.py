@@ -27,6 +27,7 @@ from builders.descriptors.tensors import read_tensors
 from builders.engines.card import Card
 from builders.engines.model import parse_onnx
 from builders.engines.npz import read_npz
+from builders.example.terrain import render_jpeg, write_terrain
 from builders.grid.tiles import Tile
 from builders.imagery.footprints import read_footprints
 from builders.imagery.inflate import unpacked
@@ -63,7 +64,6 @@ from tests.support.drawings import (
 )
 from tests.support.geopackage import write_geopackage
 from tests.support.missions_toml import mission_toml
-from tests.support.terrain import render_jpeg, write_terrain
 
 TILE = Tile(12, 918, 1441)
 BBOX = (-993000000, 467000000, -992000000, 468000000)

@@ -1,8 +1,8 @@
 """`make demo`: the main job on data that it makes itself, with the commands a planner and a crew would type.
 
-Terrain and a small backbone are made up; two missions that overlap are built and signed, one is carried to an
-"aircraft", verified there with GO by what it remembers, and after one flipped byte with NO-GO. Everything lies in
-`.demo/` and may be looked at afterwards. Ends with status 0 exactly if each step ended as it should.
+`flightbag example` writes terrain, a small backbone and two missions that overlap. Both are built and signed; one is
+carried to an "aircraft" and verified there: GO by the aircraft's state, and after one flipped byte NO-GO. Everything
+lies in `.demo/` and may be looked at afterwards. Ends with status 0 exactly if each step ended as it should.
 """
 
 from __future__ import annotations
@@ -16,22 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from builders.grid.tiles import tile_from_id, tile_ids
-from tests.support.backbone import write_backbone
-from tests.support.missions_toml import mission_toml
-from tests.support.terrain import render, write_terrain
-
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / ".demo"
 FLIGHTBAG = Path(sys.executable).parent / "flightbag"
-ZOOMS = (15, 16)
-WORLD = (-99.19, 47.0, -99.12, 47.04)
-RIDGE = (-99.180, 47.008, -99.150, 47.033)
-VALLEY = (-99.165, 47.008, -99.135, 47.033)
-TAKEOFF = (47.0201, -99.1602)
 PASSPHRASE = ("--passphrase-file", "passphrase")
 
 
@@ -71,33 +58,6 @@ def build(mission: str) -> dict[str, Any]:
     return report
 
 
-def make_inputs() -> None:
-    """Terrain, backbone and mission files."""
-    shutil.rmtree(HERE, ignore_errors=True)
-    HERE.mkdir()
-    world = tuple(round(degrees * 10**7) for degrees in WORLD)
-    write_terrain(HERE / "terrain.mbtiles", (world[0], world[1], world[2], world[3]), ZOOMS)
-    write_backbone(HERE / "embedder.onnx")
-    (HERE / "camera.yaml").write_text("fx: 712.4\nfy: 712.9\ncx: 319.5\ncy: 239.5\n")
-    for mission, bbox in (("ridge", RIDGE), ("valley", VALLEY)):
-        (HERE / f"{mission}.toml").write_text(
-            mission_toml(
-                mission=mission,
-                tiles=Path("terrain.mbtiles"),
-                model=Path("embedder.onnx"),
-                bbox=bbox,
-                zooms=ZOOMS,
-                takeoff=TAKEOFF,
-                of_mission='valid_for = "72h"',
-                files=[("calibration/camera.yaml", Path("camera.yaml"))],
-                more="[quality]\nrecall_at_1 = 0.8\nrecall_at_5 = 0.9\n",
-            )
-        )
-    # What a camera might see: a tile of the map, a little darker.
-    tile = tile_from_id(int(tile_ids(16, np.array([14717]), np.array([23045]))[0]))
-    Image.fromarray((render(tile) * 0.9).astype(np.uint8)).save(HERE / "frame.jpg")
-
-
 def flip_one_byte() -> None:
     """Damages the largest object of the aircraft's store: one bit in the middle."""
     objects = [path for path in (HERE / "aircraft/store/objects").rglob("*") if path.is_file()]
@@ -111,8 +71,9 @@ def flip_one_byte() -> None:
 
 def main() -> None:
     start = time.monotonic()
-    make_inputs()
-    print(f"made terrain, backbone and two mission files in {HERE.name}/")
+    shutil.rmtree(HERE, ignore_errors=True)
+    HERE.mkdir()
+    flightbag("example", ".")
     (HERE / "passphrase").write_text("only for the demo\n")
     flightbag("init", "ground")
     for key in ("owner.key", "planner.key"):

@@ -17,10 +17,10 @@ import click
 import numpy as np
 from PIL import Image
 
+from builders.example.terrain import render
 from builders.grid.tiles import tile_from_id, tile_ids
 from tests.support.commands import BIN, Ran, code_of, flightbag, program
 from tests.support.field import RIGHT, Desk
-from tests.support.terrain import render
 from tools.commands import Commands
 from tools.start import app
 
@@ -107,6 +107,7 @@ def _withdraw_release(desk: Desk) -> tuple[object, ...]:
 
 USES: dict[str, Use] = {
     "init": Use(lambda desk: ("init", desk.folder / "new"), makes="new/flightbag.toml"),
+    "example": Use(lambda desk: ("example", desk.folder / "first"), makes="first/ridge.toml"),
     "keys new": Use(lambda desk: ("keys", "new", desk.folder / "new.key", "--no-passphrase"), makes="new.key.pub"),
     "keys rewrap": Use(
         lambda desk: (

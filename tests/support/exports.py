@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.support.backbone import write_backbone
+from builders.example.backbone import write_backbone
 
 SIDE = 64
 # Of a channel, before its mean: points brighter than all noise of 0..1, and than no tile.

@@ -80,8 +80,8 @@ def copy_of(desk: Desk, target: Path) -> Desk:
 def make_desk(folder: Path) -> Desk:
     """A desk with an empty ground store. Takes about a second."""
     # A flight computer has neither onnx nor pillow, and runs tests that need no desk: `tests.support.pythons`.
-    from tests.support.backbone import write_backbone
-    from tests.support.terrain import write_terrain
+    from builders.example.backbone import write_backbone
+    from builders.example.terrain import write_terrain
 
     write_terrain(folder / "terrain.mbtiles", WORLD, ZOOMS)
     write_backbone(folder / "embedder.onnx")

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from builders.example.terrain import SIDE, render
 from builders.grid.tiles import Tile
 from builders.grid.views import EQUATOR
-from tests.support.terrain import SIDE, render
 
 
 def metres_of_tile(tile: Tile) -> float:

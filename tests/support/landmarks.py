@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from builders.example.terrain import SIDE, render
 from builders.grid.tiles import Tile, tile_bounds
 from tests.support.frames import frame_over, metres_of_tile
-from tests.support.terrain import SIDE, render
 
 # Tiles of zoom 15 in the middle of the area LEFT of `field`, and headings of the frames over them.
 PLACES = ((Tile(15, 7357, 11521), 37), (Tile(15, 7356, 11522), 212), (Tile(15, 7357, 11523), 300))

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# Levels of 128 by which a place differs from the others: `tests.support.backbone` finds each in fp32, and three in four
-# in int8.
+# Levels of 128 by which a place differs from the others: `builders.example.backbone` finds each in fp32, and three in
+# four in int8.
 FAINT = 3
 
 

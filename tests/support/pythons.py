@@ -4,7 +4,7 @@
 
 On 3.10, the Python of JetPack 6, runs what flies, in an environment that has the extra `onboard` and nothing of the
 ground; on the others runs everything. An interpreter is looked for on the path and among those of pyenv. `COUNTS` has
-the last run of each, which README shows; a run that fails changes nothing there.
+the last run of each, which docs/support.md shows; a run that fails changes nothing there.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from tests.support.backbone import write_backbone
+from builders.example.backbone import write_backbone
 
 # In seconds it is an hour, whatever the machine.
 _ROUNDS = 10**12

@@ -187,7 +187,7 @@ def test_cards_are_read_with_the_base_install(built: Desk) -> None:
 
 
 def test_the_embedders_api(built: Desk) -> None:
-    """What README shows: verify, then load what was verified, with nothing but the base install."""
+    """What docs/onboard.md shows: verify, then load what was verified, with nothing but the base install."""
     code = """
 import store, json
 from pathlib import Path

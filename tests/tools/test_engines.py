@@ -16,10 +16,10 @@ from builders.engines.failures import failure
 from builders.engines.isolation import Limits
 from builders.engines.onnxruntime import OnnxRuntimeBackend
 from builders.engines.tensorrt import TensorRtBackend
+from builders.example.backbone import write_backbone
 from builders.onboard.ann import host_component
 from store.errors import Unavailable
 from store.format.host import is_host_class
-from tests.support.backbone import write_backbone
 from tests.support.commands import Ran, flightbag, listing, program
 from tests.support.field import Desk
 from tests.support.here import confine_here

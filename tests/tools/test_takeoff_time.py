@@ -1,6 +1,6 @@
 """Time by the command line, as planners and crews live it: missions that run out, and a clock that was a year ahead.
 
-README tells both stories. The clock of the machine is the one thing that the tests replace.
+docs/time.md tells both stories. The clock of the machine is the one thing that the tests replace.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def takeoff(desk: Desk, *more: object) -> Ran:
 
 
 class TestAClockThatWasAYearAhead:
-    """The drill of README: a mission is issued a year ahead, and flown; then nothing that expires is GO any more."""
+    """The drill of docs/time.md: a mission is issued a year ahead, and flown; then nothing that expires is GO."""
 
     @pytest.fixture
     def driven(self, desk: Desk, clock: Clock) -> Desk:

@@ -1,6 +1,6 @@
 """Who may send an aircraft up, and with what: the trust commands as three operators and one aircraft live them.
 
-The same story is told in README.
+docs/tutorials/three-operators.md tells the same story.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from builders.example.backbone import write_backbone
+from builders.example.terrain import write_terrain
 from store.format.cbor import INT_MAX
 from store.format.cose import Envelope
 from store.format.entries import sorted_table
@@ -26,10 +28,8 @@ from store.format.manifest import CONTENT_TYPE, PAYLOAD_LIMIT, TIME_MAX, Manifes
 from store.ground.repository import Repository
 from store.ground.writer import writing
 from store.takeoff.verify import read_table
-from tests.support.backbone import write_backbone
 from tests.support.commands import Ran, code_of, flightbag, listing
 from tests.support.field import WORLD, ZOOMS, Desk
-from tests.support.terrain import write_terrain
 
 HOST = "cpu-x86_64"
 

@@ -21,6 +21,8 @@ from builders.compose import open_context
 from builders.engines import onnxruntime as backend_module
 from builders.engines.card import Card
 from builders.engines.onnxruntime import OnnxRuntimeBackend, cpu_class
+from builders.example.backbone import write_backbone
+from builders.example.terrain import render_jpeg
 from builders.grid.tiles import Tile, tile_from_id
 from builders.report import EngineReport
 from store.disk.index import Record
@@ -29,10 +31,8 @@ from store.errors import Invalid
 from store.format.ids import BuildKey, ObjectId
 from store.ground.repository import Repository
 from store.ground.writer import writing
-from tests.support.backbone import write_backbone
 from tests.support.commands import flightbag, listing
 from tests.support.field import RIGHT, Desk
-from tests.support.terrain import render_jpeg
 
 EXTRA = {"portable": "", "fast": 'mode = "fast"', "int8": "calibration = { tiles = 4 }"}
 KINDS = tuple(EXTRA)

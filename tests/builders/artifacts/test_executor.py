@@ -22,11 +22,11 @@ from builders.compose import open_context
 from builders.descriptors.embed import CellRequest, Description
 from builders.descriptors.preprocess import Preprocess
 from builders.descriptors.shard import read_shard
+from builders.example.backbone import write_backbone
+from builders.example.terrain import render_jpeg
 from builders.grid.tiles import Tile, tile_from_id, tile_id
 from store.format.ids import ObjectId
-from tests.support.backbone import write_backbone
 from tests.support.field import Desk
-from tests.support.terrain import render_jpeg
 
 FIRST = tile_id(Tile(16, 14712, 23040))
 

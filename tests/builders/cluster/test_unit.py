@@ -20,9 +20,9 @@ from builders.descriptors import network
 from builders.descriptors.embed import Description
 from builders.descriptors.preprocess import Preprocess
 from builders.descriptors.shard import read_shard, write_shard
+from builders.example.backbone import write_backbone
 from store.errors import Corrupt, FlightbagError, Invalid, Unavailable
 from tests.builders.artifacts.test_executor import FIRST, shard_request
-from tests.support.backbone import write_backbone
 from tests.support.field import Desk
 
 

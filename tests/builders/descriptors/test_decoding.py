@@ -26,8 +26,8 @@ from builders.descriptors.decoding import (
     tile_pixels,
 )
 from builders.descriptors.preprocess import Preprocess
+from builders.example.terrain import render
 from builders.grid.tiles import MAX_TILE_BYTES, Tile
-from tests.support.terrain import render
 
 PIXELS = render(Tile(15, 7357, 11522))
 

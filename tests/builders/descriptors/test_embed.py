@@ -34,12 +34,12 @@ from builders.descriptors.embed import (
 )
 from builders.descriptors.network import MAX_WORKERS
 from builders.descriptors.preprocess import Preprocess
+from builders.example.backbone import write_backbone
+from builders.example.terrain import render_jpeg
 from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_id, tiles_of_bbox
 from builders.grid.views import View
 from store.errors import Invalid, Refused, Unavailable
 from tests.builders.imagery.containers import open_mbtiles
-from tests.support.backbone import write_backbone
-from tests.support.terrain import render_jpeg
 
 SHARED = os.environ.get("FLIGHTBAG_SHARED")
 needs_shared = pytest.mark.skipif(SHARED is None, reason="FLIGHTBAG_SHARED does not name the shared data")
@@ -697,7 +697,7 @@ from builders.descriptors.embed import CellRequest, Description, Embedder
 from builders.descriptors.preprocess import Preprocess
 from builders.grid.tiles import tile_from_id
 from store.errors import Unavailable
-from tests.support.terrain import render_jpeg
+from builders.example.terrain import render_jpeg
 
 first, room = int(sys.argv[2]), int(sys.argv[3])
 embedder = Embedder(Description(open(sys.argv[1], "rb").read(), "descriptor", Preprocess((512, 512)), 256))

@@ -18,14 +18,14 @@ from builders.engines.graph import FixedInput
 from builders.engines.model import make_compilable, session_source
 from builders.engines.providers import CPU, Device, device_of, providers
 from builders.engines.session import open_session
+from builders.example.backbone import write_backbone
+from builders.example.terrain import render
 from builders.extras import import_onnxruntime
 from builders.grid.tiles import Tile
 from builders.onboard.flying import FlyingEngine
 from builders.recipe import RowRecipe
 from store.errors import Invalid, Refused
-from tests.support.backbone import write_backbone
 from tests.support.exports import write_export
-from tests.support.terrain import render
 
 PICTURES = [render(Tile(15, 7357 + n, 11522)) for n in range(3)]
 PLAIN = Preprocess((64, 64))

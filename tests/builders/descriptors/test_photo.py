@@ -16,9 +16,9 @@ from PIL import Image, ImageOps
 
 from builders.descriptors import photo
 from builders.descriptors.photo import decode_photo
+from builders.example.terrain import render
 from builders.grid.tiles import Tile
 from store.errors import Invalid
-from tests.support.terrain import render
 
 PIXELS = render(Tile(15, 7357, 11522))[:200]
 UPRIGHT = Image.fromarray(PIXELS)

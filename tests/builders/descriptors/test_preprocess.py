@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from builders.descriptors.preprocess import Preprocess
+from builders.example.terrain import render
 from builders.grid.tiles import Tile
 from store.errors import Invalid
-from tests.support.terrain import render
 
 PIXELS = render(Tile(15, 7357, 11522))
 

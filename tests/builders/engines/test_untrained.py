@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from builders.engines.untrained import LEAST_NUMBERS, untrained
+from builders.example.backbone import write_backbone
 from store.errors import Invalid, Refused
-from tests.support.backbone import write_backbone
 
 
 def model(*initializers: onnx.TensorProto, nodes: Any = ()) -> bytes:

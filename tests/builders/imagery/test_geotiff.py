@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from builders.descriptors.decoding import decode
+from builders.example.terrain import render
 from builders.grid.tiles import Tile, cell_of, tile_from_id, tile_ids
 from builders.grid.views import EQUATOR
 from builders.imagery.geotiff import GeoTiffSource
@@ -24,7 +25,6 @@ from builders.imagery.raster import HALF, Raster
 from store.errors import FlightbagError, Invalid, Unavailable
 from tests.support.commands import flightbag
 from tests.support.field import LEFT, WORLD, Desk
-from tests.support.terrain import render
 
 rasterio = pytest.importorskip("rasterio", reason="the extra geotiff is not installed")
 pytest.importorskip("rasterio.warp")

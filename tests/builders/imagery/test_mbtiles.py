@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from builders.descriptors.decoding import Undecodable, decode
+from builders.example.terrain import write_terrain
 from builders.grid.tiles import MAX_TILE_BYTES, Tile, cell_of, tile_from_id, tile_id, tiles_of_bbox
 from builders.imagery.mbtiles import MBTilesSource
 from builders.imagery.roworder import Extent
@@ -25,7 +26,6 @@ from builders.imagery.stamps import SourceStamp
 from store.errors import Corrupt, Invalid, Unavailable
 from tests.builders.imagery.containers import open_mbtiles, wait_past
 from tests.support.mounts import behind_read_only_bind
-from tests.support.terrain import write_terrain
 
 AREA = (-991750000, 470080000, -991600000, 470200000)
 ZOOM = 15

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.descriptors.decoding import Undecodable, decode
+from builders.example.terrain import render_jpeg
 from builders.grid.tiles import Tile
 from builders.imagery.png import write_png
 from builders.imagery.signature import FAULTS, contradiction, fault_of
-from tests.support.terrain import render_jpeg
 
 PNG = write_png(np.zeros((16, 16, 3), np.uint8))
 

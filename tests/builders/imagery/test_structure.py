@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from builders.descriptors.decoding import BadTile, decode
+from builders.example.terrain import render
 from builders.grid.tiles import MAX_TILE_BYTES, Tile
 from builders.imagery.structure import MAX_PARTS, MAX_SCANS, objection, objection_to_exif, size_of
-from tests.support.terrain import render
 
 PIXELS = render(Tile(15, 7357, 11522))
 END = b"\xff\xd9"

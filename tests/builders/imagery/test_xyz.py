@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.descriptors.decoding import Undecodable, decode
+from builders.example.terrain import render_jpeg, write_terrain
 from builders.grid.tiles import MAX_TILE_BYTES, Tile, cell_of, cell_range, tile_from_id, tile_id, tiles_of_bbox
 from builders.imagery.inflate import unpacked
 from builders.imagery.png import write_png
@@ -28,7 +29,6 @@ from builders.imagery.stamps import SourceStamp
 from builders.imagery.xyz import XyzSource
 from store.errors import Corrupt, Invalid, Unavailable
 from tests.builders.imagery.containers import open_folder, open_mbtiles, wait_past
-from tests.support.terrain import render_jpeg, write_terrain
 
 AREA = (-991750000, 470080000, -991600000, 470200000)
 ZOOMS = (14, 15)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import store
+from builders.example.terrain import SIDE, render
 from builders.grid.tiles import Tile
 from builders.onboard.camera import SLACK, Camera, Ground, check_frame, view_of
 from builders.onboard.flying import flying_engine
@@ -20,7 +21,6 @@ from builders.onboard.retriever import Retriever
 from store.errors import Invalid
 from tests.support.field import Desk
 from tests.support.frames import frame_over, metres_of_tile
-from tests.support.terrain import SIDE, render
 
 TILE = Tile(15, 7357, 11522)
 METRES = metres_of_tile(TILE)

@@ -6,11 +6,11 @@ import importlib
 import time
 
 import store
+from builders.example.terrain import render
 from builders.grid.tiles import Tile
 from builders.onboard.flying import flying_engine
 from tests.support.examples import run_examples
 from tests.support.field import Desk
-from tests.support.terrain import render
 
 MODULES = ("", ".camera", ".flying", ".loading", ".probes", ".retriever")
 

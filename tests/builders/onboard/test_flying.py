@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import store
 from builders.descriptors.decoding import resized
 from builders.descriptors.preprocess import Preprocess
+from builders.example.terrain import render
 from builders.grid.tiles import Tile
 from builders.onboard import loading
 from builders.onboard.flying import FlyingEngine, engine_of, flying_engine, recipe_of
@@ -29,7 +30,6 @@ from store.takeoff.mission import Binding, VerifiedMission
 from store.takeoff.verify import verify_mission
 from tests.support.field import Desk
 from tests.support.missions import ENGINE_META, NOW, entry, evidence_of, fleet_table, flight, pinned
-from tests.support.terrain import render
 
 TILE = Tile(15, 7357, 11522)
 # What the ground has and a flight computer need not have.

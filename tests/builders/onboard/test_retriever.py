@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import store
+from builders.example.terrain import render
 from builders.grid.tiles import Tile, tile_id
 from builders.grid.views import View
 from builders.onboard.flying import flying_engine
 from builders.onboard.retriever import Retriever, located
 from store.errors import NotFound
 from tests.support.field import Desk
-from tests.support.terrain import render
 
 TILES = (Tile(15, 7357, 11522), Tile(15, 7358, 11522), Tile(14, 3679, 5761))
 

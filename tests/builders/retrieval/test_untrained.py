@@ -10,10 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from builders.descriptors.preprocess import Preprocess
+from builders.example.backbone import write_backbone
 from builders.recipe import RowRecipe
 from builders.retrieval.untrained import UntrainedNetwork
 from store.errors import Unavailable
-from tests.support.backbone import write_backbone
 
 PREPROCESS = Preprocess((64, 64), "RGB", "0..1", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
 RECIPE = RowRecipe("", bytes(32), "descriptor", PREPROCESS.fields(), 256, (1, 1), "float16", "none")

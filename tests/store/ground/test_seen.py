@@ -189,7 +189,7 @@ def test_a_collection_at_the_target_is_noticed(trip: Trip) -> None:
 
 
 def test_a_change_within_a_file_is_for_the_checksum_and_the_takeoff_check(trip: Trip) -> None:
-    """What a look at folders cannot see. README says so."""
+    """What a look at folders cannot see. docs/carrying.md says so."""
     overwrite(file_of(trip.target, NORTH.entry(CAMERA).id), lambda data: data[:-1])
     assert trip.plan().missing == ()
     assert not check(trip.target, NORTH.id).go

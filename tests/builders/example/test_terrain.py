@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from builders.example.terrain import render, write_terrain
 from builders.grid.tiles import Tile, tile_from_id, tiles_of_bbox
 from tests.builders.imagery.containers import open_mbtiles
-from tests.support.terrain import render, write_terrain
 
 WEST = (-991750000, 470080000, -991600000, 470200000)
 EAST = (-991680000, 470080000, -991530000, 470200000)

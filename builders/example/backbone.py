@@ -1,4 +1,4 @@
-"""A small convolutional backbone with seeded weights: real enough to tell tiles apart, small enough to commit to.
+"""A small convolutional backbone with seeded weights: real enough to tell tiles apart, small enough for tests.
 
 Two strided convolutions and a pool on a 4 x 4 grid keep where in the tile something lies; what all places have
 in common is taken off before a random projection, so that descriptors of different tiles are far apart, and
@@ -63,7 +63,7 @@ def write_backbone(path: Path, *, size: int = 64, dim: int = 32, batch: str | in
         tensors,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    model.producer_name = "flightbag tests"
+    model.producer_name = "flightbag example"
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
 

@@ -131,7 +131,8 @@ class _Land:
 
     def _values(self, kind: int, columns: NDArray[np.int64], rows: NDArray[np.int64]) -> Grid:
         """A value of 0..1 for each lattice point."""
-        return _hash(columns[None, :], rows[:, None], self.salt + kind).astype(np.float32) / np.float32(2**32)
+        values: Grid = _hash(columns[None, :], rows[:, None], self.salt + kind).astype(np.float32) / np.float32(2**32)
+        return values
 
 
 def _lattice(places: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -235,7 +236,8 @@ def _mixed(bits: Hashes) -> Hashes:
     """A bijection of 32 bits in which every input bit moves about half of the output."""
     bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(0x7FEB352D)
     bits = (bits ^ (bits >> np.uint32(15))) * np.uint32(0x846CA68B)
-    return bits ^ (bits >> np.uint32(16))
+    mixed: Hashes = bits ^ (bits >> np.uint32(16))
+    return mixed
 
 
 def _metadata(bbox: tuple[int, int, int, int], zooms: list[int], seed: int) -> dict[str, str]:
