@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
@@ -49,10 +50,15 @@ class Order:
     same: Mapping[str, Value]
 
 
+@cache
+def _version() -> str:
+    return metadata.version("flightbag")  # it reads a file
+
+
 def same_here(work: Work[Any, Any], request: Any) -> dict[str, Value]:
     """Return what must be equal where a request is made and where it runs."""
     assert work.travel is not None
-    return {"flightbag": metadata.version("flightbag"), **work.travel.same(request)}
+    return {"flightbag": _version(), **work.travel.same(request)}
 
 
 # -- where the request is made
