@@ -46,7 +46,8 @@ drill: $(VENV)/.stamp
 	FLIGHTBAG_DRILL=1 $(BIN)/pytest -n 2 -q tests/faults/test_publication.py tests/faults/test_crowded.py tests/faults/test_copies.py \
 		tests/builders/test_confinement.py tests/builders/cluster tests/conformance/test_exports.py tests/conformance/test_pythons.py \
 		tests/builders/engines/test_model.py tests/builders/engines/test_tensorrt_rtx.py \
-		tests/builders/test_fulfilment_runtimes.py tests/builders/test_orchestrator_openvino.py tests/bench tests/store/remotes tests/docs
+		tests/builders/test_fulfilment_runtimes.py tests/builders/test_orchestrator_openvino.py tests/bench tests/store/remotes tests/docs \
+		tests/tools/test_report_browser.py
 	FLIGHTBAG_STRESS=30 $(BIN)/pytest -q tests/store/test_machine.py
 
 # Bytes made up and changed for every reader of untrusted bytes: five minutes. Then 10,000 changed and re-signed stores for two verifiers: as long.
@@ -73,6 +74,7 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench orthophotos
 	$(BIN)/python -m tests.bench recall
 	$(BIN)/python -m tests.bench search
+	$(BIN)/python -m tests.bench report
 
 # The pages that are made from the program: docs/commands.md and docs/mission-file.md.
 reference: $(VENV)/.stamp

@@ -179,18 +179,22 @@ def recipes(request: Request, messages: Messages) -> dict[str, Any]:
 
 
 def tiles(request: Request, _messages: Messages) -> dict[str, Any]:
-    """Compare tile sources with a mission, whose manifest and objects the parent verified: see `operator_check`."""
+    """Compare tile sources with a mission: see `operator_check`."""
     from builders.operator_check import check_tiles
 
-    with open_store(request["store"]) as media:
-        evidence, id_ = StoreEvidence(media), ObjectId.parse(request["manifest"])
-        data = evidence.object(id_, ENVELOPE_LIMIT)
-        manifest = Manifest.parse(Envelope.parse(data, CONTENT_TYPE, PAYLOAD_LIMIT).payload)
-        root = TrustRoot.parse(b64decode(request["root"]))
-        opened = Opened(manifest, id_, len(data), read_table(evidence, manifest), root)
+    with _verified(request) as (evidence, opened):
         check = check_tiles([SourcePath.parse(one) for one in request["tiles"]])
         findings = tuple(check(evidence, opened))
     return {"findings": to_json(tuple[Finding, ...], findings)}
+
+
+def samples(request: Request, _messages: Messages) -> dict[str, Any]:
+    """Return a few tiles of a mission as pixels: see `builders.samples`."""
+    from builders.samples import samples
+
+    with _verified(request) as (evidence, opened):
+        strip = samples(evidence, opened, [SourcePath.parse(one) for one in request["tiles"]])
+    return {"tiles": [[number, b64encode(pixels).decode()] for number, pixels in strip]}
 
 
 Tasks: TypeAlias = Mapping[str, Callable[[Request, Messages], dict[str, Any]]]
@@ -202,6 +206,7 @@ TASKS: Tasks = {
     "order": order,
     "plan": plan,
     "recipes": recipes,
+    "samples": samples,
     "tiles": tiles,
 }
 
@@ -212,6 +217,17 @@ def _opened(request: Request, messages: Messages) -> Iterator[BuildContext]:
     file = Path(request["mission_file"])
     with open_context(file, request["store"], folder, messages.progress, messages.loaded, messages.placed) as context:
         yield context
+
+
+@contextmanager
+def _verified(request: Request) -> Iterator[tuple[StoreEvidence, Opened]]:
+    """Open the store of a request, and its mission, whose manifest and objects the parent verified."""
+    with open_store(request["store"]) as media:
+        evidence, id_ = StoreEvidence(media), ObjectId.parse(request["manifest"])
+        data = evidence.object(id_, ENVELOPE_LIMIT)
+        manifest = Manifest.parse(Envelope.parse(data, CONTENT_TYPE, PAYLOAD_LIMIT).payload)
+        root = TrustRoot.parse(b64decode(request["root"]))
+        yield evidence, Opened(manifest, id_, len(data), read_table(evidence, manifest), root)
 
 
 def result_of(request: Request, messages: Messages, tasks: Tasks = TASKS) -> dict[str, Any]:

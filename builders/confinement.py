@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from builders.activity import Recorder
 from builders.engines.isolation import Job, Limits, Worker, run_worker, usable_memory
-from store.errors import Unavailable
+from store.errors import Corrupt, Invalid, Unavailable
 from store.findings import Finding
 from store.takeoff.mission import Evidence, Opened, OperatorCheck
 
@@ -212,14 +212,8 @@ def check_tiles(store: str | os.PathLike[str], tiles: Sequence[str]) -> Operator
     """Return step G of the takeoff check against these sources: see `operator_check.check_tiles`."""
 
     def check(_evidence: Evidence, opened: Opened) -> Iterator[Finding]:
-        request = {
-            "store": os.fspath(store),
-            "manifest": str(opened.manifest_id),
-            "root": b64encode(opened.trust_root.render()).decode(),
-            "tiles": list(tiles),
-        }
         try:
-            result = run_confined("tiles", request, ", ".join(tiles), lambda _what, _done, _total: None)
+            result = run_confined("tiles", _of_mission(store, opened, tiles), ", ".join(tiles), lambda *_: None)
         except Unavailable as error:
             yield Finding.of(error, step="G", entry="coverage")
             return
@@ -228,6 +222,37 @@ def check_tiles(store: str | os.PathLike[str], tiles: Sequence[str]) -> Operator
         yield from from_json(tuple[Finding, ...], result.get("findings"))
 
     return check
+
+
+def samples(store: str | os.PathLike[str], opened: Opened, tiles: Sequence[str]) -> list[tuple[int, bytes]]:
+    """Return a few tiles of a mission from these sources, as pixels: see `builders.samples`. Raise Corrupt for anything
+    else than tiles that exist and their pixels."""
+    result = run_confined("samples", _of_mission(store, opened, tiles), ", ".join(tiles), lambda *_: None)
+    from builders.atlas import SAMPLE_SIDE, SAMPLES
+
+    strip: list[tuple[int, bytes]] = []
+    try:
+        for number, text in result["tiles"]:
+            pixels = b64decode(text, validate=True)
+            if type(number) is not int or len(pixels) != 3 * SAMPLE_SIDE**2:
+                raise ValueError
+            _tile(number)
+            strip.append((number, pixels))
+        if len(strip) > SAMPLES:
+            raise ValueError
+    except (KeyError, TypeError, ValueError, Invalid) as error:
+        text = "the confined process gave back something else than tiles"
+        raise Corrupt(text, remedy="report this as a defect", kind="failed") from error
+    return strip
+
+
+def _of_mission(store: str | os.PathLike[str], opened: Opened, tiles: Sequence[str]) -> dict[str, Any]:
+    return {
+        "store": os.fspath(store),
+        "manifest": str(opened.manifest_id),
+        "root": b64encode(opened.trust_root.render()).decode(),
+        "tiles": list(tiles),
+    }
 
 
 def _request(mission_file: Path, store: str | os.PathLike[str] | None, cache: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ hashes all tiles of its cell together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from store.findings import Finding
 from store.format.entries import Entry
 from store.format.missing import ENTRY
 from store.takeoff.coverage import read_missing
-from store.takeoff.mission import Evidence, Opened
+from store.takeoff.mission import Evidence, Opened, VerifiedMission
 
 # How many tiles of a cell a finding names.
 _NAMED = 8
@@ -39,12 +40,9 @@ def check_tiles(sources: Sequence[SourcePath]) -> Callable[[Evidence, Opened], I
     """Return the check against these sources, at all zooms of the mission; where sources overlap the first one wins."""
 
     def check(evidence: Evidence, opened: Opened) -> Iterator[Finding]:
-        zooms = opened.manifest.coverage.zooms
         try:
-            recipes = _recipes(evidence, opened)
-            tile_size = next((recipe.tile_size for recipe in recipes.values()), 256)
-            with TileSources(named_specs(sources, zooms), tile_size, opened.manifest.mission.area.bbox) as open_sources:
-                inventory = open_sources.inventory(_wanted(opened, recipes))
+            with tiles_of(evidence, opened, sources) as (_, inventory, _):
+                pass
         except Unavailable as error:
             yield Finding.of(error, step="G", entry="coverage")
             return
@@ -64,6 +62,18 @@ def check_tiles(sources: Sequence[SourcePath]) -> Callable[[Evidence, Opened], I
         yield from _changes(evidence, opened, inventory)
 
     return check
+
+
+@contextmanager
+def tiles_of(
+    evidence: Evidence, opened: Opened | VerifiedMission, sources: Sequence[SourcePath]
+) -> Iterator[tuple[TileSources, Inventory, int]]:
+    """Yield these sources, open, with the inventory of a mission's tiles in them and the side of a tile in pixels."""
+    recipes = _recipes(evidence, opened)
+    tile_size = next((recipe.tile_size for recipe in recipes.values()), 256)
+    specs = named_specs(sources, opened.manifest.coverage.zooms)
+    with TileSources(specs, tile_size, opened.manifest.mission.area.bbox) as open_sources:
+        yield open_sources, open_sources.inventory(_wanted(opened, recipes)), tile_size
 
 
 def _repeated(evidence: Evidence, opened: Opened, inventory: Inventory) -> Iterator[Finding]:
@@ -89,7 +99,7 @@ def _repeated(evidence: Evidence, opened: Opened, inventory: Inventory) -> Itera
         )
 
 
-def _recipes(evidence: Evidence, opened: Opened) -> dict[tuple[str, int], RowRecipe]:
+def _recipes(evidence: Evidence, opened: Opened | VerifiedMission) -> dict[tuple[str, int], RowRecipe]:
     """Return, by set and zoom, how its rows were made: one of its shards says so. A damaged shard is a finding of step
     F."""
     recipes: dict[tuple[str, int], RowRecipe] = {}
@@ -106,7 +116,7 @@ def _recipes(evidence: Evidence, opened: Opened) -> dict[tuple[str, int], RowRec
     return recipes
 
 
-def _wanted(opened: Opened, recipes: dict[tuple[str, int], RowRecipe]) -> dict[int, LevelRequest]:
+def _wanted(opened: Opened | VerifiedMission, recipes: dict[tuple[str, int], RowRecipe]) -> dict[int, LevelRequest]:
     wanted = {}
     for zoom in opened.manifest.coverage.zooms:
         required = tiles_of_area(opened.manifest.mission.area, zoom)

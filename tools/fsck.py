@@ -193,13 +193,13 @@ def _ledger(given: Path | None, store: str) -> Ledger | None:
     if given is not None:
         return Ledger(given)
     try:
-        return Ledger(_ledger_path(store))
+        return Ledger(ledger_path(store))
     except Unavailable as error:
         warn(f"store-fsck: this audit cannot be remembered in the ledger: {error.message}", f"  -> {error.remedy}")
         return None
 
 
-def _ledger_path(store: str) -> str:
+def ledger_path(store: str) -> str:
     """Return the path of a store's ledger: in the user's state directory, named by path, device and inode."""
     base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     try:

@@ -35,17 +35,20 @@ _UNKNOWNS = 20
 _NONE = "there is no receipt"
 
 
+Fleet = Annotated[
+    Path | None,
+    Option(
+        "--fleet",
+        metavar="FILE",
+        help="The keys of your aircraft: a line each, as `aircraft show` prints it. It must not lie in the store.",
+    ),
+]
+
+
 @command
 def run(
     store: Store,
-    fleet: Annotated[
-        Path | None,
-        Option(
-            "--fleet",
-            metavar="FILE",
-            help="The keys of your aircraft: a line each, as `aircraft show` prints it. It must not lie in the store.",
-        ),
-    ] = None,
+    fleet: Fleet = None,
     as_json: Json = False,
 ) -> int:
     """Show which aircraft carries what, when it was verified, and which flights were flown, by the receipts.
@@ -56,7 +59,7 @@ def run(
 
     Example: flightbag receipts ground --fleet fleet.keys
     """
-    known = {} if fleet is None else _fleet(fleet, store)
+    known = {} if fleet is None else fleet_of(fleet, store)
     with Repository.open(store) as repository:
         shown = receipts.overview(repository, known)
     if as_json:
@@ -72,7 +75,7 @@ def run(
     return NO if shown.refused else OK
 
 
-def _fleet(path: Path, store: str) -> dict[bytes, str]:
+def fleet_of(path: Path, store: str) -> dict[bytes, str]:
     keyfiles.refuse_inside("--fleet", path, store)
     data = keyfiles.read_file(path, receipts.FLEET_LIMIT, "the list of keys")
     try:
@@ -85,7 +88,7 @@ def _lines(shown: Overview, store: str) -> Iterator[str]:
     """Yield the receipts for people: those of the known, then some of the unknown."""
     if not (shown.verified or shown.flown or shown.refused):
         yield "no receipts"
-    for title, rows, tell in (("verified", shown.verified, _verified), ("flown", shown.flown, _flown)):
+    for title, rows, tell in (("verified", shown.verified, verified_row), ("flown", shown.flown, flown_row)):
         known = [one for one in rows if one.whose]
         unknown = [one for one in rows if not one.whose]
         if rows:
@@ -104,7 +107,7 @@ def _lines(shown: Overview, store: str) -> Iterator[str]:
         yield f"  -> `{shlex.join(('store-fsck', store, '--repair'))}` moves what is no receipt to quarantine/"
 
 
-def _verified(one: Shown) -> tuple[str, ...]:
+def verified_row(one: Shown) -> tuple[str, ...]:
     verified = one.receipt.verified
     assert verified is not None
     issue = "current" if one.current else f"NOT current, sequence {verified.sequence}"
@@ -112,7 +115,7 @@ def _verified(one: Shown) -> tuple[str, ...]:
     return verified.mission, one.receipt.flight, _when(one.receipt), issue
 
 
-def _flown(one: Shown) -> tuple[str, ...]:
+def flown_row(one: Shown) -> tuple[str, ...]:
     return one.receipt.flight, _when(one.receipt)
 
 

@@ -568,9 +568,15 @@ def acceptances(taken: Sequence[Acceptance]) -> Iterator[str]:
 
 def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
     """Yield the card of one engine. An empty name is left out."""
-    check, tolerance = value["check"], value["tolerance"]
     if name:
         yield name
+    yield from table([(f"  {key}", text) for key, text in card_rows(value)])
+    yield from (f"  {line}" for line in key_fields(value, compared=False))
+
+
+def card_rows(value: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what the card of an engine says, as rows of a label and a text."""
+    check, tolerance = value["check"], value["tolerance"]
     why = value["inspector"].get("needs") if isinstance(value["inspector"], dict) else None
     rows = [("key", value["key"]), ("needs", value["need"] + (f": {why}" if why else ""))]
     rows += [(part, f"{size(count)}  {id_}") for part, (id_, count) in value["parts"].items()]
@@ -592,8 +598,7 @@ def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
     rows.append(("allowed", f"{tolerance['relative_error']:g} of the greatest value, cosine {tolerance['cosine']:g}"))
     rows.append(("made by", ", ".join(f"{tool} {version}" for tool, version in value["tools"].items())))
     rows.append(("build time", f"{value['seconds']:.2f} s"))
-    yield from table([(f"  {key}", text) for key, text in rows])
-    yield from (f"  {line}" for line in key_fields(value, compared=False))
+    return rows
 
 
 def key_fields(value: Mapping[str, Any], *, compared: bool) -> Iterator[str]:
@@ -627,7 +632,7 @@ def shown(value: Any) -> str:
 def mission(opened: Opened, missing: MissingList, now: int) -> Iterator[str]:
     """Yield the facts of one manifest, its entries, and how many tiles of the area it does not describe. `now` is unix
     seconds."""
-    yield from table([*_mission_facts(opened, missing, now), ("signing code", opened.signing_code)])
+    yield from table([*mission_facts(opened, missing, now), ("signing code", opened.signing_code)])
     yield from baselines(opened.manifest.quality, {})
     yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
     yield from _engines_of_fleet(opened)
@@ -658,7 +663,7 @@ def review(item: Review, missing: MissingList, now: int) -> Iterator[str]:
     """Yield the facts of a manifest that is about to be signed, what it changes, and the code that names it. `now` is
     unix seconds."""
     entries = item.opened.table.entries
-    yield from table(_mission_facts(item.opened, missing, now))
+    yield from table(mission_facts(item.opened, missing, now))
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(entry.kind for entry in entries).items()))
     yield f"{many(len(entries), 'entry', 'entries')}, {size(sum(item.opened.closure().values()))}: {kinds}"
     yield from _arithmetic(item.opened)
@@ -680,7 +685,7 @@ def _changes(old: Opened, new: Opened, now: int) -> Iterator[str]:
     """Yield what a manifest changes against the published one: facts that differ, and entries by name."""
     yield f"changes from sequence {old.manifest.issue.sequence}:"
     # The list of missing tiles counts by itself among the entries; of the published manifest it may be lost.
-    before, after = (dict(_mission_facts(one, MissingList(()), now)) for one in (old, new))
+    before, after = (dict(mission_facts(one, MissingList(()), now)) for one in (old, new))
     labels = [label for label in {**before, **after} if label not in _ALWAYS_OTHER]
     lines = [
         f"  {label}: {after.get(label, 'none')}, before {before.get(label, 'none')}"
@@ -705,7 +710,7 @@ def _changes(old: Opened, new: Opened, now: int) -> Iterator[str]:
     yield from lines or ["  nothing but its issue"]
 
 
-def _mission_facts(opened: Opened, missing: MissingList, now: int) -> list[tuple[str, str]]:
+def mission_facts(opened: Opened, missing: MissingList, now: int) -> list[tuple[str, str]]:
     """Return what a manifest says, as rows of a label and a text."""
     manifest: Manifest = opened.manifest
     facts, issue, coverage = manifest.mission, manifest.issue, manifest.coverage

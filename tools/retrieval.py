@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from builders.extras import require_build_extra, require_onboard_extra
 from store.errors import Invalid
 from store.takeoff.aircraft import Proving, check, prove
+from store.takeoff.coverage import read_missing
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding, Verdict
 from store.takeoff.verify import verify_mission
@@ -77,6 +78,17 @@ def query(
         float | None,
         Option(metavar="DEGREES", help="The direction of the picture's top, clockwise from true north."),
     ] = None,
+    picture: Annotated[
+        Path | None,
+        Option("--picture", metavar="OUT.png", help="Draw the frame beside its best matches."),
+    ] = None,
+    tiles: Annotated[
+        list[str] | None,
+        Option(
+            metavar="SOURCE",
+            help="With --picture: the imagery that the mission was built from, to show what each match shows.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Show where a picture was taken: the places on the map of a verified mission that look most like it.
@@ -87,15 +99,30 @@ def query(
     Example: flightbag query ground north-ridge frame.jpg --trust pinned.root.cbor --metres 600 --heading 212
     """
     require_build_extra()
-    from builders.retrieval.query import camera_of, locate, read_picture
+    from builders.imagery.roworder import SourcePath
+    from builders.painting import MARK
+    from builders.retrieval.query import camera_of, locate, read_picture, the_set
+    from builders.samples import views
+    from tools.outputs import check_output
+    from tools.pictures import located_picture
 
     store, (mission, image) = store_then(args, 2)
     camera = camera_of(metres, height, fov, heading)
-    picture = read_picture(Path(image))
+    if tiles and picture is None:
+        raise Invalid("--tiles needs --picture", remedy="give the file of the picture, or leave --tiles out")
+    if picture is not None:
+        check_output(picture, "--picture", MARK)
+    frame = read_picture(Path(image))
     with _verified(store, mission, trust, state) as verdict:
         if verdict.mission is None:
             return _no_go(verdict, as_json=as_json)
-        found = locate(verdict.mission, picture, camera, set_=set_, zoom=zoom, index=index, top=top)
+        found = locate(verdict.mission, frame, camera, set_=set_, zoom=zoom, index=index, top=top)
+        if picture is not None:
+            name, origins = the_set(verdict.mission, set_), [match.tile for match in found.matches]
+            sources = [SourcePath.parse(one) for one in tiles or ()]
+            imagery = views(verdict.mission, name, origins, sources) if sources else {}
+            listed = read_missing(verdict.mission, verdict.mission.evidence)
+            keyfiles.write_over(picture, located_picture(frame, found, verdict.mission, listed, imagery))
     if as_json:
         print_json(found.as_json())
     else:

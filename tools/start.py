@@ -31,6 +31,8 @@ app = Commands(
         "build": "tools.cli:build",
         "ls": "tools.cli:list_missions",
         "show": "tools.cli:show",
+        "map": "tools.maps:run",
+        "report": "tools.report:run",
         "sync": "tools.sync:run",
         "withdraw": "tools.withdraw:mission",
         "fsck": "tools.fsck:run",

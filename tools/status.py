@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TextIO
@@ -50,6 +49,8 @@ def warn(*lines: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output, in ASCII."""
+    import json  # not above: each start of the program would wait for it
+
     print(json.dumps(value, indent=2, sort_keys=True, default=str))
 
 
@@ -63,6 +64,8 @@ def error_json(error: FlightbagError) -> dict[str, Any]:
 def fail(error: FlightbagError, *, as_json: bool) -> None:
     """Print an error: on standard error for people, and with `as_json` on standard output as a document on one line."""
     if as_json:
+        import json
+
         print(json.dumps({"type": "error", "error": error_json(error)}, sort_keys=True, default=str))
     for message in error.problems or (error.message,):
         say(f"flightbag: {message}", sys.stderr)

@@ -91,6 +91,15 @@ def painting_stream() -> IO[str]:
     return cast(IO[str], _PaintingStream())
 
 
+def write_controls(text: str) -> None:
+    """Write text with control sequences to standard output. The caller escapes every name in it."""
+    stream = sys.stdout
+    if isinstance(stream, _EscapingStream):
+        stream.write_controls(text)
+    else:
+        stream.write(text)
+
+
 def open_streams() -> None:
     """Replace `sys.stdout` and `sys.stderr` by streams that raise OutputLost where a write fails.
 

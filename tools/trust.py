@@ -577,7 +577,7 @@ def _lines(root_draft: RootDraft, draft: str) -> Iterator[str]:
             ("domain", f"{root.domain}, id {root.domain_id.hex()}"),
             ("code", short_code(root.digest)),
             ("issued", render.when(root.issued_at)),
-            *((label, text) for label, text in _rules(root) if text),
+            *((label, text) for label, text in rules_of(root) if text),
         ]
     )
     for name in ROLES:
@@ -605,7 +605,7 @@ def _next_step(root_draft: RootDraft, draft: str) -> Iterator[str]:
         yield f"carry {draft} to the holder of the next root key: flightbag trust sign {draft} --key KEY"
 
 
-def _rules(root: TrustRoot) -> list[tuple[str, str]]:
+def rules_of(root: TrustRoot) -> list[tuple[str, str]]:
     """Return what a trust root demands of missions besides their signatures, as rows of a label and a text; "" where it
     demands nothing."""
     return [
@@ -638,6 +638,6 @@ def _changes(old: TrustRoot, new: TrustRoot) -> Iterator[str]:
         was = old.name_of(key.kid)
         if was != called and any(key in old.role(role).keys for role in ROLES):
             yield f"  {key.kid.hex()[:16]} is called {called}, before {was or 'nothing'}"
-    for (label, was), (_, is_) in zip(_rules(old), _rules(new), strict=True):
+    for (label, was), (_, is_) in zip(rules_of(old), rules_of(new), strict=True):
         if is_ != was:
             yield f"  {label}: {is_ or 'none'}, before {was or 'none'}"

@@ -12,6 +12,7 @@
     python -m tests.bench country                                        10,000 to 1,000,000 tiles
     python -m tests.bench orthophotos                                    200 adjacent GeoTIFFs beside one merged one
     python -m tests.bench recall                                         what a search finds: exact, IVF, HNSW
+    python -m tests.bench report                                         the report of 100,000 tiles: made, opened
     python -m tests.bench delta                                          what a delta inside large objects would save
     python -m tests.bench search                                         exact search over 1,000,000 x 512
 
@@ -40,6 +41,7 @@ from tests.bench.delta import delta
 from tests.bench.engines import engines
 from tests.bench.orthophotos import orthophotos
 from tests.bench.programs import BIN, interleaved, run, work
+from tests.bench.report import report
 from tests.bench.sync import sync
 from tests.support.missions import NOW
 from tests.support.stores import ROOT_FILE
@@ -237,6 +239,7 @@ def main() -> None:
         "orthophotos": orthophotos,
         "recall": maps.recall,
         "search": maps.search,
+        "report": report,
         "delta": delta,
     }
     parser.add_argument("what", nargs="?", default="side", choices=("side", *measures))

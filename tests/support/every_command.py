@@ -163,6 +163,11 @@ USES: dict[str, Use] = {
         )
     ),
     "diff": Use(lambda desk: ("diff", desk.store, "left", "left")),
+    "map": Use(lambda desk: ("map", desk.store, "left")),
+    "report": Use(
+        lambda desk: ("report", desk.store, "left", "--trust", desk.root, "-o", desk.folder / "left.html"),
+        makes="left.html",
+    ),
     "stats": Use(lambda desk: ("stats", desk.store)),
     "checkout": Use(
         lambda desk: ("checkout", desk.store, "left", desk.folder / "out", "--trust", desk.root), makes="out/.flightbag"
