@@ -4,7 +4,7 @@ Tiles come from outside. Their size, format, dimensions, and the number of their
 a decoder gets the bytes, and every error of a decoder becomes `Undecodable`. An image of another size than its source's
 tiles, with a pixel that is not opaque, or of one colour, is a `BadTile` too; `reason` is its reason in the list of
 missing tiles. A decoder may accept a JPEG with a damaged middle and give other pixels: the hashes of tiles detect that.
-Law: what libjpeg-turbo decodes without a warning are the pixels of Pillow, which decodes with it too, in half the time
+Law: what libjpeg-turbo decodes without a warning are the pixels of Pillow, which decodes with it too, in less time
 (decision 0033); all else Pillow judges.
 A tile that EXIF data turn is undecodable, because some programs for maps follow them and others do not. The order of
 the passes of a resize is fixed (decision 0014).

@@ -91,6 +91,7 @@ class Network:
         self.pool = pool
         self.preprocess = preprocess
         self._halving = Lock()
+        self._allowed = TOLERANCES["fp32" if device.is_exact or device.is_cpu else "fp16"].relative_error
         with recorded(device, options):
             self.session = _opened(device, model, options)
             self._input, self._dtype, self._fixed = self._check_ends()
@@ -237,8 +238,7 @@ class Network:
         if differs := difference({self.output: rows}, {self.output: again}):
             raise not_repeatable("the model", f"two runs on the same image: {differs}", _suspects(model))
         # More images in a run: the sums may be of another order.
-        allowed = TOLERANCES["fp32"].relative_error
-        if differs := difference({self.output: rows[:1]}, {self.output: beside[:1]}, allowed):
+        if differs := difference({self.output: rows[:1]}, {self.output: beside[:1]}, self._allowed):
             raise not_repeatable(
                 "the model",
                 f"one image by itself and beside others: {differs}",
@@ -253,8 +253,7 @@ class Network:
         images = np.repeat(self._noise(1), self._least, axis=0)
         on_cpu = Network(model, self.output, self.preprocess, self._least, self.pool)
         reference = on_cpu.run(images, len(images), import_onnxruntime().RunOptions())
-        allowed = TOLERANCES["fp32" if device.is_exact else "fp16"].relative_error
-        if differs := difference({self.output: reference}, {self.output: rows}, allowed):
+        if differs := difference({self.output: reference}, {self.output: rows}, self._allowed):
             raise failure(
                 "wrong-output",
                 f"the provider {device.provider!r} does not compute what the CPU does of one image: {differs}",

@@ -140,7 +140,7 @@ def device_of(provider: str, numeric: str) -> Device:
             f"the provider {provider!r} cannot be held to one arithmetic",
             remedy=f'set numeric = "any", or a device that can: {exact}',
         )
-    version = import_onnxruntime().__version__.partition("+")[0]
+    version = import_onnxruntime().__version__.lower().replace("+", ".")
     return Device(provider, f"onnxruntime-{provider}-{version}-{_EXACT[provider].device()}-fp32")
 
 

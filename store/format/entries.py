@@ -47,7 +47,7 @@ SEGMENT = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 TOKEN = re.compile(r"[a-z0-9](?:[a-z0-9._+-]{0,62}[a-z0-9])?")
 DTYPES = ("float16", "float32")
 # The arithmetic of rows that are not of ONNX Runtime's own kernels in float32, which no meta names (FORMAT 6.1).
-NUMERIC = re.compile(r"any|onnxruntime-(?!cpu-)[a-z0-9]{1,32}-[0-9.]{1,32}-[a-z0-9_]{1,32}-fp32")
+NUMERIC = re.compile(r"any|onnxruntime-(?!cpu-)[a-z0-9]{1,32}-[0-9a-z.]{1,32}-[a-z0-9_]{1,32}-fp32")
 
 
 def _engine(meta: Fields) -> None:

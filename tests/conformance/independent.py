@@ -555,7 +555,7 @@ def _in_ring(ring: list[int], lat: int, lon: int) -> int:
 
 NAME = f"{SEGMENT}(/{SEGMENT}){{1,3}}"
 _DIM = number(1, 2**20)
-_NUMERIC = text("any|onnxruntime-(?!cpu-)[a-z0-9]{1,32}-[0-9.]{1,32}-[a-z0-9_]{1,32}-fp32")
+_NUMERIC = text("any|onnxruntime-(?!cpu-)[a-z0-9]{1,32}-[0-9a-z.]{1,32}-[a-z0-9_]{1,32}-fp32")
 _ROWS = fields({"dim": _DIM, "dtype": text("float16|float32"), "rows": _DIM}, {"numeric": _NUMERIC})
 _ENGINE = fields(
     {

@@ -196,7 +196,9 @@ def world(rng: random.Random) -> World:
     entry("engines/net/net.onnx", "engine", {**engine, "precision": "fp32"})
     entry("cards/net/net.json", "card", {"engine": "engines/net/net.onnx"})
     entry("files/camera.yaml", "file", {}, keyed=False)
-    rows = {"dim": 4, "dtype": "float16", "rows": 2}
+    rows: dict[str, Any] = {"dim": 4, "dtype": "float16", "rows": 2}
+    if rng.random() < 0.2:
+        rows["numeric"] = rng.choice(["any", "onnxruntime-cuda-1.32.0-sm90-fp32", "onnxruntime-cpu-fp32"])
     entry("descriptors/net/16/12-1150-1410.safetensors", "descriptors", rows)
     if rng.random() < 0.5:
         entry("probes/net.safetensors", "probe", dict(rows))

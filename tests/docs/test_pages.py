@@ -37,9 +37,9 @@ CHORES = set(re.findall(r"^([a-z0-9-]+):", (REPOSITORY / "Makefile").read_text()
 
 
 def installs(args: list[str]) -> None:
-    """What pip is told to install has extras that exist."""
+    """What pip is told to install, or to remove, has extras that exist."""
     named = [extra for arg in args for extra in ",".join(re.findall(r"\[([a-z,-]+)\]", arg)).split(",") if extra]
-    assert args[0] == "install"
+    assert args[0] in ("install", "uninstall")
     assert {*named} <= {*EXTRAS}
 
 

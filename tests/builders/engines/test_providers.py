@@ -17,6 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 from builders.engines import providers
 from builders.engines.providers import CPU, Device, capability, device_of, open_session, operators, require_provider
 from store.errors import FlightbagError, Invalid, Refused, Unavailable
+from store.format.entries import NUMERIC
 from tests.builders.engines.networks import save, small_network
 
 OWN, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -80,7 +81,9 @@ def test_a_class_of_device_is_in_the_arithmetic(seems: Any, monkeypatch: pytest.
     seems("OpenVINOExecutionProvider")
     monkeypatch.setattr(onnxruntime, "__version__", "1.24.1+cu13")
     monkeypatch.setattr("platform.machine", lambda: "AMD64")
-    assert device_of("openvino", "exact").numeric == "onnxruntime-openvino-1.24.1-x86_64-fp32"
+    numeric = device_of("openvino", "exact").numeric
+    assert numeric == "onnxruntime-openvino-1.24.1.cu13-x86_64-fp32"
+    assert NUMERIC.fullmatch(numeric)
 
 
 class Driver:
