@@ -68,6 +68,7 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench sync
 	$(BIN)/python -m tests.bench bucket
 	$(BIN)/python -m tests.bench cluster
+	$(BIN)/python -m tests.bench cache
 	$(BIN)/python -m tests.bench engines
 	$(BIN)/python -m tests.bench throughput
 	$(BIN)/python -m tests.bench country

@@ -23,10 +23,12 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from builders.activity import doing, record_in
+from builders.artifacts.supply import SUPPLIED, WANTED, Offer, Supply, offers_from_json, wanted_to_bytes
 from builders.compose import BuildContext, open_context
 from builders.crossing import error_to_json, place_digest, to_json
 from builders.engines.card import plain
@@ -39,7 +41,7 @@ from store.errors import FlightbagError
 from store.findings import Finding
 from store.format.area import Area
 from store.format.cose import Envelope
-from store.format.ids import ObjectId
+from store.format.ids import BuildKey, ObjectId
 from store.format.manifest import CONTENT_TYPE, ENVELOPE_LIMIT, PAYLOAD_LIMIT, Manifest, Takeoff
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
@@ -48,6 +50,7 @@ from store.trust.root import TrustRoot
 
 _INTERVAL_S = 0.1
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
+_MAX_TEXT = 300
 
 Request: TypeAlias = Mapping[str, Any]
 
@@ -89,6 +92,13 @@ class Messages:
         self._send(["loaded", mission, limits.seconds, 0])
         self._go()
 
+    def ask(self, folder: Path, asked: Mapping[BuildKey, bool]) -> dict[BuildKey, Offer]:
+        """Ask the parent what the shared cache has for keys. Question and answer are files, in a folder of the two."""
+        (folder / WANTED).write_bytes(wanted_to_bytes(asked))
+        self._send(["wanted", "", len(asked), 0])
+        self._go()
+        return offers_from_json(json.loads((folder / SUPPLIED).read_bytes()))
+
     def placed(self, area: Area, takeoff: Takeoff) -> None:
         """State the place of the mission, which nothing that is read from now on can take back."""
         self._send(["placed", place_digest(area, takeoff), 0, 0])
@@ -99,6 +109,7 @@ def build(request: Request, messages: Messages) -> dict[str, Any]:
     from builders.cluster.driver import executor_of
     from builders.orchestrator import prepare
 
+    supply = _supply(request, messages)
     with _opened(request, messages) as context, executor_of(request["executor"], messages.progress) as executor:
         report, payload = prepare(
             context,
@@ -106,10 +117,11 @@ def build(request: Request, messages: Messages) -> dict[str, Any]:
             now=request["now"],
             progress=messages.progress,
             remembered=request["remembered"],
+            supply=supply,
             executor=executor,
         )
         notes = (*context.notes, *executor.notes)
-    result: dict[str, Any] = {"report": to_json(BuildReport, replace(report, notes=notes))}
+    result: dict[str, Any] = {"report": to_json(BuildReport, replace(report, notes=notes)), "unfit": _unfit(supply)}
     if payload is not None:
         result["payload"] = {
             "manifest": b64encode(payload.manifest.render()).decode(),
@@ -134,9 +146,13 @@ def engines(request: Request, messages: Messages) -> dict[str, Any]:
     from builders.artifacts.engine import build_engines
     from builders.cluster.driver import executor_of
 
+    supply = _supply(request, messages)
     with _opened(request, messages) as context, executor_of(request["executor"], messages.progress) as executor:
-        report = build_engines(context, now=request["now"], progress=messages.progress, executor=executor)
+        report = build_engines(
+            context, now=request["now"], progress=messages.progress, supply=supply, executor=executor
+        )
     return {
+        "unfit": _unfit(supply),
         "engines": [
             {
                 "report": to_json(EngineReport, replace(one, card=None, error=None)),
@@ -144,7 +160,7 @@ def engines(request: Request, messages: Messages) -> dict[str, Any]:
                 "error": None if one.error is None else error_to_json(one.error),
             }
             for one in report
-        ]
+        ],
     }
 
 
@@ -186,6 +202,17 @@ def tiles(request: Request, _messages: Messages) -> dict[str, Any]:
         check = check_tiles([SourcePath.parse(one) for one in request["tiles"]])
         findings = tuple(check(evidence, opened))
     return {"findings": to_json(tuple[Finding, ...], findings)}
+
+
+def _supply(request: Request, messages: Messages) -> Supply | None:
+    """Return what a shared cache offers, None where the parent has none."""
+    return Supply(partial(messages.ask, Path(request["supply"]))) if request["supply"] else None
+
+
+def _unfit(supply: Supply | None) -> list[list[str]]:
+    """Return key, kind and message of what was offered and refused."""
+    refused = {} if supply is None else supply.refused
+    return [[str(key), error.kind, error.message[:_MAX_TEXT]] for key, error in refused.items()]
 
 
 def samples(request: Request, _messages: Messages) -> dict[str, Any]:
@@ -256,19 +283,19 @@ def main(request_path: Path, result_path: Path, pipe: int, tasks: Tasks = TASKS)
     # As `tools.program` does: tables and inventories are large, and have no cycles.
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-    allowed = threading.Event()
+    allowed = threading.Semaphore(0)
     main_thread = threading.get_ident()
 
     def watch() -> None:
         while os.read(0, 1):
-            allowed.set()
+            allowed.release()
         signal.pthread_kill(main_thread, signal.SIGINT)
 
     def send(message: list[Any]) -> None:
         os.write(pipe, json.dumps(message).encode() + b"\n")
 
     threading.Thread(target=watch, daemon=True).start()
-    result_path.write_text(json.dumps(result_of(request, Messages(send, allowed.wait), tasks)))
+    result_path.write_text(json.dumps(result_of(request, Messages(send, allowed.acquire), tasks)))
     end_without_clean_up()
 
 

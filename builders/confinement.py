@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builders.activity import Recorder
+from builders.artifacts.supply import SUPPLIED, WANTED, WANTED_LIMIT, Ask, offers_to_json, wanted_from_bytes
 from builders.engines.isolation import Job, Limits, Worker, run_worker, usable_memory
+from store.disk.media import Media
 from store.errors import Corrupt, Invalid, Unavailable
 from store.findings import Finding
 from store.takeoff.mission import Evidence, Opened, OperatorCheck
@@ -53,9 +55,10 @@ def run_confined(
     placed: Callable[[str], None] = lambda _place: None,
     *,
     module: str = "builders.confined",
+    supply: Ask | None = None,
 ) -> dict[str, Any]:
     """Return the result of a task of `module`. `about` names the file that it is about; `opened` gets the id of the
-    mission, `placed` the digest of its place (`crossing.place_digest`).
+    mission, `placed` the digest of its place (`crossing.place_digest`). `supply` asks a shared cache for build keys.
 
     Raise what the task raised, Unavailable (kind `out-of-memory`, `timed-out` or `failed`) where it did not come to an
     end, and ConfinedError for an error of this program.
@@ -87,6 +90,9 @@ def run_confined(
                     progress(text, number, total)
             elif what == "placed":
                 placed(text)
+            elif what == "wanted" and supply is not None:
+                _answer(folder, supply)
+                worker.send(b"\n")
             elif what == "loaded":
                 opened(text)
                 worker.seconds = number
@@ -95,6 +101,7 @@ def run_confined(
 
         with closing(Recorder(folder / "recorder", _tile)) as recorder:
             full = {**request, "task": task, "about": about, "recorder": str(folder / "recorder")}
+            full["supply"] = "" if supply is None else str(folder)
             result, _ = run_worker(job, full, folder, Limits(usable_memory(), _SECONDS), receive, recorder)
     if "failure" in result:
         from builders.crossing import error_from_json
@@ -103,6 +110,19 @@ def run_confined(
     if "unexpected" in result:
         raise ConfinedError(str(result["unexpected"]))
     return result
+
+
+def _answer(folder: Path, supply: Ask) -> None:
+    """Answer the question of a confined process, once. What that process wrote may be anything."""
+    with Media(folder) as media:
+        asked = wanted_from_bytes(media.read(WANTED, WANTED_LIMIT))
+    data = json.dumps(offers_to_json(supply(asked))).encode()
+    try:
+        with (folder / SUPPLIED).open("xb") as file:  # through no link
+            file.write(data)
+    except FileExistsError as error:
+        text = "the confined process asked the shared cache a second time"
+        raise Corrupt(text, remedy="report this as a defect", kind="failed") from error
 
 
 def _tile(number: int) -> str:
@@ -128,6 +148,7 @@ def build(
     progress: Progress,
     opened: Callable[[str], None],
     placed: Callable[[str], None],
+    supply: Ask | None = None,
     executor: str = "local",
 ) -> dict[str, Any]:
     """Prepare a mission, and return what `confined.build` returns. `opened` takes the mission's lock. `executor` is as
@@ -139,7 +160,7 @@ def build(
         "remembered": remembered,
         "executor": executor,
     }
-    return run_confined("build", request, str(mission_file), progress, opened, placed)
+    return run_confined("build", request, str(mission_file), progress, opened, placed, supply=supply)
 
 
 def plan(mission_file: Path, store: str | os.PathLike[str], cache: Path, *, now: int, progress: Progress) -> PlanReport:
@@ -158,16 +179,18 @@ def engines(
     *,
     now: int,
     progress: Progress,
+    supply: Ask | None = None,
     executor: str = "local",
-) -> list[EngineReport]:
-    """Build the engines of a mission file into the store: see `artifacts.engine.build_engines`."""
+) -> tuple[list[EngineReport], Any]:
+    """Build the engines of a mission file into the store: see `artifacts.engine.build_engines`. Return the report, and
+    what of a shared cache did not fit, as `confined.build` does."""
     from builders.crossing import error_from_json, from_json
     from builders.engines.card import Card
     from builders.report import EngineReport
 
     request = {**_request(mission_file, store, cache), "now": now, "executor": executor}
-    result = run_confined("engines", request, str(mission_file), progress)
-    return [
+    result = run_confined("engines", request, str(mission_file), progress, supply=supply)
+    report = [
         replace(
             from_json(EngineReport, one["report"]),
             card=None if one["card"] is None else Card.parse(one["card"].encode()),
@@ -175,6 +198,7 @@ def engines(
         )
         for one in result["engines"]
     ]
+    return report, result.get("unfit")
 
 
 def order(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from builders.artifacts.engine import BuiltEngine, EngineBuilder, EngineTask
+from builders.artifacts.engine import BuiltEngine, EngineBuilder, EngineTask, look_up_steps
 from builders.artifacts.executor import Executor, LocalExecutor
 from builders.artifacts.figures import FigureMeter
 from builders.artifacts.file import FileTask, store_file
@@ -24,10 +24,12 @@ from builders.artifacts.plan import Plan, make_plan
 from builders.artifacts.probe import ProbeBuilder, ProbeTask
 from builders.artifacts.shard import BuiltMap, ShardBuilder, ShardTask, forget_networks, origins_by_set
 from builders.artifacts.store import ArtifactStore
+from builders.artifacts.supply import Supply
 from builders.artifacts.task import Artifact, Progress, silent
 from builders.comparison import equal_draft, unchanged
 from builders.compose import BuildContext
 from builders.imagery.coverage import Shortfall, shortfall, with_views
+from builders.imagery.inventory import Inventory
 from builders.report import BuildReport, CoverageReport, rows_of, too_few_tiles, too_large, too_low
 from store.format.entries import EntryTable, sorted_table
 from store.format.ids import ObjectId
@@ -57,6 +59,7 @@ def prepare(
     now: int,
     progress: Progress = silent,
     remembered: bool = True,
+    supply: Supply | None = None,
     executor: Executor | None = None,
 ) -> tuple[BuildReport, Payload | None]:
     """Build what is missing, walk the coverage, and return the report, with what is to be signed if something is.
@@ -64,12 +67,13 @@ def prepare(
     The caller holds the mission's lock. The report says `failed`, with every missing tile and its reason, where the
     coverage is not what the policy demands; other failures raise. `keys` is the number of keys that will sign; `now` is
     unix seconds and becomes the time of issue. Without `remembered` every tile is read, also where no source has
-    changed since the last time. `executor` runs the work units, this machine where it is None.
+    changed since the last time. `supply` is what a shared cache offers. `executor` runs the work units, this machine
+    where it is None.
     """
     repository = context.repository
     trust_root = repository.trust_root().root
     with writing(repository) as writer:
-        store = ArtifactStore(writer, now)
+        store = ArtifactStore(writer, now, supply)
         run = _Build(context, writer, store, executor or LocalExecutor(), trust_root, keys, now, progress)
         try:
             return run.run(remembered=remembered)
@@ -91,7 +95,7 @@ class _Build:
     progress: Progress
 
     def run(self, *, remembered: bool) -> tuple[BuildReport, Payload | None]:
-        plan = self.plan(remembered=remembered)
+        plan = self.supplied(self.plan(remembered=remembered), remembered=remembered)
         if (report := self.unchanged(plan)) is not None:
             return report, None
         if not plan.fresh:
@@ -151,8 +155,23 @@ class _Build:
         shards.load(plan.of(ShardTask))
         return {task.name: present.get(task.name) or builder.engine(task) for task in tasks}
 
-    def plan(self, *, remembered: bool) -> Plan:
-        return make_plan(self.context, self.store.lookup, self.progress, now=self.now, remembered=remembered)
+    def plan(self, *, remembered: bool, inventory: Inventory | None = None) -> Plan:
+        lookup, now = self.store.lookup, self.now
+        return make_plan(self.context, lookup, self.progress, now=now, remembered=remembered, inventory=inventory)
+
+    def supplied(self, plan: Plan, *, remembered: bool) -> Plan:
+        """Return the plan after what a shared cache has of it was taken. Probes and indexes are judged when their turn
+        comes: by the map that they are of."""
+        if not plan.gates.allows(plan.shortfall.missing, plan.inventory.tiles):
+            return plan
+        engines = plan.of(EngineTask)
+        look_up_steps(self.store, engines)
+        if not self.store.take_supply():
+            return plan
+        self.engine_builder(plan).judge_offers(engines)
+        shards = ShardBuilder(self.context, self.store, plan.inventory, self.executor, self.progress)
+        shards.judge_offers(plan.of(ShardTask))
+        return self.plan(remembered=remembered, inventory=plan.inventory)
 
     def unchanged(self, plan: Plan) -> BuildReport | None:
         """Return the report where there is nothing to do. A draft is then outdated, and goes."""

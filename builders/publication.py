@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from builders import confinement
 from builders.files import MAX_MISSION_FILE, read_regular
+from builders.sharing import CacheOfBuild, Sharing
 from store.disk.locks import exclusive
 from store.errors import Corrupt, NotFound, Refused
 from store.format.area import Area
@@ -59,14 +60,19 @@ def build_mission(
     cache: str | os.PathLike[str],
     now: int | None = None,
     progress: Progress = lambda _activity, _done, _total: None,
+    shared_cache: str = "",
+    builders: Sequence[Signer] = (),
 ) -> BuildReport:
     """Build a mission file into a store: what is missing is built, then the manifest is signed and published.
 
-    `cache` is a folder for what the next build may reuse; `now` is unix seconds, by default the clock's. The work is
-    done in a process of its own, which ends before this function returns. Returns and raises as `build`.
+    `cache` is a folder for what the next build may reuse; `now` is unix seconds, by default the clock's. `shared_cache`
+    is where other stations' work is looked for, "" for nowhere, and `builders` sign what is put there. The work is done
+    in a process of its own, which ends before this function returns. Returns and raises as `build`.
     """
     at = int(time.time()) if now is None else now
-    return build(Path(mission_file), store, Keys.of(signers), cache=Path(cache), now=at, progress=progress)
+    sharing = Sharing(shared_cache, Keys.of(builders)) if shared_cache else None
+    keys = Keys.of(signers)
+    return build(Path(mission_file), store, keys, cache=Path(cache), now=at, progress=progress, sharing=sharing)
 
 
 def build(
@@ -79,6 +85,7 @@ def build(
     progress: Progress,
     remembered: bool = True,
     expect: str | None = None,
+    sharing: Sharing | None = None,
     executor: str = "local",
 ) -> BuildReport:
     """Build what is missing, walk the coverage, sign and publish.
@@ -89,13 +96,15 @@ def build(
 
     The report says `failed`, with every missing tile and its reason, where the coverage is not what the policy demands;
     other failures raise. `now` is unix seconds and becomes the time of issue. Without `remembered` every tile is read,
-    also where no source has changed since the last time. `executor` says where the work is done: "local", "ray" or
-    "ray://HOST:PORT" (`builders.cluster`).
+    also where no source has changed since the last time. What the shared cache has is not built; what was built is put
+    there when all is done. `executor` says where the work is done: "local", "ray" or "ray://HOST:PORT"
+    (`builders.cluster`).
     """
     start = time.monotonic()
     # The locks are held from before the first byte is written until the mission is published.
     with Repository.open(store) as repository, ExitStack() as locks:
         keys.check(repository.trust_root().root, now=now)
+        shared = None if sharing is None else CacheOfBuild(repository, sharing, now=now, progress=progress)
         missions: list[str] = []
         stated: list[bytes] = []
         places: list[str] = []
@@ -124,6 +133,7 @@ def build(
             progress=progress,
             opened=lock,
             placed=note_place,
+            supply=None if shared is None else shared.supply,
             executor=executor,
         )
         from builders.crossing import from_json
@@ -142,6 +152,11 @@ def build(
             report = _unsigned(repository, report)
             if expect is not None and report.outcome == "unchanged":
                 require_code(report.signing_code, expect, f"the published manifest of mission {report.mission}")
+        if shared is not None:
+            shared.refuse(result.get("unfit"))
+            if report.outcome != "failed":
+                shared.give()
+            report = replace(report, cache=shared.report())
     return replace(report, seconds=round(time.monotonic() - start, 3))
 
 

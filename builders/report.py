@@ -150,11 +150,37 @@ class CoverageReport:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheReport:
+    """What a shared cache was asked and gave: of `asked` keys that the store lacked, `hits` (by a plan: records alone);
+    what was refused, by kind, and why, of the first few; `bytes` that came; what was pushed, and how much could not be.
+    `down` is why no more was asked of it, "" where it answered."""
+
+    place: str
+    asked: int
+    hits: int
+    refused: dict[str, int]
+    bytes: int
+    pushed: int
+    pushed_bytes: int
+    unpushed: int
+    reasons: tuple[str, ...]
+    down: str
+
+    @property
+    def misses(self) -> int:
+        """The keys that the cache did not help with."""
+        return self.asked - self.hits
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "misses": self.misses, "down": self.down or None}
+
+
+@dataclass(frozen=True, slots=True)
 class PlanRow:
     """The line of a task in a plan: `key` is "" for a kind without build keys, `bytes` None where the size is not known
     yet, `tiles` the number of tiles that a shard shows; `outside` the path of a file that is stored from outside the
     folder of the mission file, "" for all else; `detail` is for people, where no size is known; `hosts` are the classes
-    that an engine is for."""
+    that an engine is for; `cached` is whether a shared cache has a record of it."""
 
     name: str
     key: str
@@ -164,6 +190,7 @@ class PlanRow:
     detail: str = ""
     outside: str = ""
     hosts: tuple[str, ...] = ()
+    cached: bool = False
 
     def as_json(self) -> dict[str, Any]:
         value = asdict(self)
@@ -191,6 +218,7 @@ class PlanReport:
     artifacts: tuple[PlanRow, ...]
     not_measured: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    cache: CacheReport | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan for machines: each artifact present or missing, sizes in bytes where they are known."""
@@ -206,6 +234,7 @@ class PlanReport:
             "artifacts": [row.as_json() for row in self.artifacts],
             "not_measured": list(self.not_measured),
             "notes": list(self.notes),
+            "cache": None if self.cache is None else self.cache.as_json(),
         }
 
 
@@ -256,6 +285,7 @@ class BuildReport:
     seconds: float = 0.0
     why: str = ""
     notes: tuple[str, ...] = ()
+    cache: CacheReport | None = None
 
     def of(self, action: Action) -> tuple[ArtifactReport, ...]:
         """The artifacts that were built, or those that were reused."""
@@ -279,6 +309,7 @@ class BuildReport:
         value["warnings"] = list(self.warnings)
         value["manifest"] = self.manifest or None
         value["saved_bytes"] = self.saved_bytes
+        value["cache"] = None if self.cache is None else self.cache.as_json()
         return value
 
 
@@ -350,7 +381,7 @@ def _row(entry: Entry, seconds: float | None, figures: dict[str, float] | None) 
 def too_few_tiles(missing: Shortfall, gates: Gates) -> str:
     """Return why a mission that lacks these tiles is refused."""
     tiles = missing.inventory.tiles
-    why = f"{missing.missing} of {tiles} tiles of the area are missing; nothing was published"
+    why = f"{missing.missing} of {tiles} tiles of the area are missing"
     if gates.required_ppm < PPM:
         why += f"; coverage.at_least allows {tiles * (PPM - gates.required_ppm) // PPM}"
     return why
@@ -365,30 +396,26 @@ def too_large(sizes: Iterable[tuple[str, int]], limit: int, *, complete: bool) -
         return ""
     room = ", ".join(f"{name} {size}" for name, size in sorted(parts, key=lambda part: (-part[1], part[0]))[:_LARGEST])
     least = "" if complete else "at least "
-    return (
-        f"the mission takes {least}{total} bytes, limits.max_bytes allows {limit}; nothing was published; "
-        f"the largest parts are {room}"
-    )
+    return f"the mission takes {least}{total} bytes, limits.max_bytes allows {limit}; the largest parts are {room}"
 
 
 def too_low(figures: Iterable[Measured]) -> str:
-    """Return why a mission with these figures is refused; "" where all of them hold, and every map finds something."""
+    """Return why a mission with these figures is refused, a line for each reason; "" where all of them hold, and every
+    map finds something."""
     figures = tuple(figures)
     names = Counter(one.name for one in figures)
-    low = [
-        figure_title(one.name)
-        + (f" ({one.engine})" if names[one.name] > 1 else "")
-        + f" is {one.value / PPM:g}, at least {one.least / PPM:g} is required"
-        + "".join(f"; {text}" for text in (*one.missed, *([_CONFUSES] if one.name.startswith("self@") else [])))
-        for one in figures
-        if not one.holds
-    ]
+    low: list[str] = []
+    for one in figures:
+        if not one.holds:
+            title = figure_title(one.name) + (f" ({one.engine})" if names[one.name] > 1 else "")
+            low.append(f"{title} is {one.value / PPM:g}, at least {one.least / PPM:g} is required")
+            low += (*one.missed, *([_CONFUSES] if one.name.startswith("self@") else []))
     low += [
         f"the map of the descriptor set {set_} finds nothing: recall at 1 is {value / PPM:.4f} of {queries} queries, "
         f"and chance alone gives {chance / PPM:.4f}"
         for set_, value, chance, queries in _blind(figures)
     ]
-    return f"{', '.join(low)}; nothing was published" if low else ""
+    return "\n".join(low)
 
 
 def _blind(figures: Sequence[Measured]) -> Iterator[tuple[str, int, int, int]]:

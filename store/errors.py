@@ -13,6 +13,8 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typing_extensions import Self
 
 # A full disk, a quota, and a file that outgrows a limit of the process or of the file system.
@@ -110,11 +112,38 @@ class NoStore(Unavailable):
     """No store can be opened at the path: nothing was looked at, so nothing is known about what a store may hold."""
 
 
+# The most names that a remedy offers, and the most that it compares.
+_OFFERED, _COMPARED = 3, 1000
+
+
+def instead_of(word: str, names: Sequence[str]) -> str:
+    """Return the remedy for a name that is none of `names`: those that are like it or have it in them, else the first
+    few; "" for none."""
+    if not names:
+        return ""
+    from difflib import get_close_matches  # takes milliseconds, and only a mistake needs it
+
+    like = get_close_matches(word[:80].lower(), names[:_COMPARED], n=_OFFERED)
+    like = like or [name for name in names if len(word) > 2 and word in name][:_OFFERED]
+    more = f" or one of {len(names) - _OFFERED} more" if not like and len(names) > _OFFERED else ""
+    return f"give {' or '.join(like or names[:_OFFERED])}{more}"
+
+
 def no_space(path: str, number: int = errno.ENOSPC) -> Unavailable:
-    """Return the error for a file or a folder that takes no more bytes; `number` is one of NO_SPACE."""
+    """Return the error for a file or a folder that takes no more bytes, "" for one that the system did not name;
+    `number` is one of NO_SPACE."""
+    from tempfile import gettempdir  # slow to load, and only this error needs it
+
+    temporary = os.path.realpath(gettempdir())
+    what, remedy = path, "free some space there; finished work is kept"
+    if not path:
+        what = f"a file that the command writes, perhaps a temporary one in {temporary}"
+        remedy = f"free some space on the disk of the store and on that of {temporary}; finished work is kept"
+    elif os.path.realpath(path).startswith(os.path.join(temporary, "")):
+        remedy = "free some space there, or name another folder for temporary files in TMPDIR; finished work is kept"
     return Unavailable(
-        f"no space is left for {path or 'a temporary file'}: {os.strerror(number)}",
-        remedy="free some space there, or, for temporary files, name another folder in TMPDIR; finished work is kept",
+        f"no space is left for {what}: {os.strerror(number)}",
+        remedy=remedy,
         kind="no-space",
         errno=number,
         path=path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated
 from store.disk.layout import TOML
 from store.errors import Invalid
 from store.format.duration import seconds_of
-from store.format.manifest import TIME_MAX
+from store.format.manifest import TIME_MAX, utc
 from tools.parameters import Argument, Option
 from tools.status import say
 
@@ -51,6 +52,24 @@ PassphraseFile = Annotated[
 _KEY_HELP = "A private key that signs, or with --signer a .pub file. May be repeated."
 Keys = Annotated[list[Path], Option("--key", metavar="FILE", help=_KEY_HELP)]
 OptionalKeys = Annotated[list[Path] | None, Option("--key", metavar="FILE", help=_KEY_HELP)]
+SharedCache = Annotated[
+    str | None,
+    Option(
+        "--shared-cache",
+        metavar="CACHE",
+        help="A folder, or s3://BUCKET/PREFIX, where builds of all stations look for what is missing before they make "
+        "it. What is taken is signed by a key of the role builder.",
+    ),
+]
+BuilderKeys = Annotated[
+    list[Path] | None,
+    Option(
+        "--builder-key",
+        metavar="FILE",
+        help="A private key of the role builder, or with --signer a .pub file: what is made is signed and put into the "
+        "shared cache. May be repeated.",
+    ),
+]
 SignerCommand = Annotated[
     str | None,
     Option(
@@ -130,7 +149,9 @@ def store_then(args: list[str], *counts: int) -> tuple[str, list[str]]:
         return args[0], args[1:]
     if from_env and len(args) in counts:
         return from_env, args
-    raise Invalid("arguments are missing, or too many", remedy=f"see --help; {ENV} may replace STORE")
+    needed = " or ".join(str(count + 1) for count in counts)
+    text = f"{needed} arguments are needed, STORE among them, and {len(args)} are given: {' '.join(args)}"
+    raise Invalid(text, remedy=f"see --help; {ENV} may replace STORE")
 
 
 def cache_folder() -> Path:
@@ -167,6 +188,14 @@ def moment(text: str) -> int:
     except (ValueError, OverflowError):
         remedy = "give a time like 2026-11-25T12:00:00Z, or unix seconds"
         raise Invalid(f"{text!r} is not a time with a time zone", remedy=remedy) from None
+
+
+def past_moment(text: str, option: str) -> int:
+    """As `moment`, for an option that takes a time in the past. Raise Invalid for a later one."""
+    at = moment(text)
+    if at > time.time():
+        raise Invalid(f"{option} {utc(at)} lies in the future", remedy="give a time in the past")
+    return at
 
 
 def print_lines(lines: Iterable[str]) -> None:

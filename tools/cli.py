@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from builders.extras import require_build_extra
 from store.errors import FlightbagError, Invalid, Unavailable
+from store.ground.as_of import opened_then
 from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.takeoff.coverage import read_missing
@@ -20,16 +21,20 @@ from store.trust.keys import PublicKey
 from store.trust.review import signing_code
 from tools import keyfiles, render
 from tools.arguments import (
+    BuilderKeys,
     ExecutorOption,
     Json,
     MissionFilePath,
     OptionalKeys,
     PassphraseFile,
+    SharedCache,
     SignerCommand,
     Store,
     StoreAndMission,
     StoreOption,
     cache_folder,
+    moment,
+    past_moment,
     print_lines,
     store_and,
 )
@@ -59,19 +64,25 @@ def keys_new(
     file: Annotated[Path, Argument(metavar="FILE", help="The new private key. The public key is FILE.pub.")],
     passphrase_file: PassphraseFile = None,
     no_passphrase: Annotated[bool, Option("--no-passphrase", help="Do not encrypt the private key.")] = False,
+    name: Annotated[
+        str,
+        Option(
+            metavar="NAME", help="What people call the key: a trust root that lists it takes the name from FILE.pub."
+        ),
+    ] = "",
     as_json: Json = False,
 ) -> int:
     """Create an Ed25519 key: the private key, encrypted, in FILE (PKCS#8), and the public key in FILE.pub.
 
     Without --passphrase-file, the command asks for a passphrase at the terminal.
 
-    Example: flightbag keys new planner.key
+    Example: flightbag keys new planner.key --name Pia
     """
     if no_passphrase and passphrase_file is not None:
         raise Invalid("--no-passphrase and --passphrase-file exclude each other")
     ask = None if no_passphrase else keyfiles.passphrase_from(passphrase_file)
-    public = keyfiles.new_key(file, ask, confirm=passphrase_file is None)
-    return _show_key(public, as_json=as_json)
+    public = keyfiles.new_key(file, ask, name, confirm=passphrase_file is None)
+    return _show_key(public, name, as_json=as_json)
 
 
 @command
@@ -95,7 +106,7 @@ def keys_rewrap(
         keyfiles.passphrase_from(new_passphrase_file, "--new-passphrase-file"),
     )
     public = keyfiles.rewrap(file, ask, ask_new, confirm=new_passphrase_file is None)
-    return _show_key(public, as_json=as_json)
+    return _show_key(public, keyfiles.proposed_name(file, public), as_json=as_json)
 
 
 @command
@@ -104,20 +115,24 @@ def keys_show(
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
-    """Print the kid of a key, by which trust roots and logs name it. Warn of a private key that is badly protected.
+    """Print the kid of a key, by which trust roots and logs name it, and its name if its public file has one.
+
+    Warn of a private key that is badly protected.
 
     Example: flightbag keys show planner.key.pub
     """
     weak, remedy = keyfiles.weaknesses(file)
     public = keyfiles.public_key(file, keyfiles.passphrase_from(passphrase_file))
-    return _show_key(public, weak, remedy, as_json=as_json)
+    return _show_key(public, keyfiles.proposed_name(file, public), weak, remedy, as_json=as_json)
 
 
-def _show_key(public: PublicKey, weaknesses: Sequence[str] = (), remedy: str = "", *, as_json: bool) -> int:
+def _show_key(public: PublicKey, name: str, weaknesses: Sequence[str] = (), remedy: str = "", *, as_json: bool) -> int:
     if as_json:
-        print_json({"kid": public.kid.hex(), "public": public.raw.hex(), "warnings": list(weaknesses)})
+        print_json({"kid": public.kid.hex(), "public": public.raw.hex(), "name": name, "warnings": list(weaknesses)})
         return OK
     say(f"kid {public.kid.hex()}")
+    if name:
+        say(f"name {name}")
     for text in weaknesses:
         say(f"warning: {text}")
     if weaknesses:
@@ -129,6 +144,7 @@ def _show_key(public: PublicKey, weaknesses: Sequence[str] = (), remedy: str = "
 def plan(
     mission_file: MissionFilePath,
     store: StoreOption,
+    shared_cache: SharedCache = None,
     geojson: GeoJson = None,
     as_json: Json = False,
 ) -> int:
@@ -137,12 +153,13 @@ def plan(
     Example: flightbag plan north-ridge.toml --store ground
     """
     require_build_extra()
-    from builders.confinement import plan as make_plan
+    from builders.sharing import plan as make_plan
 
     check_path(geojson)
     now = int(time.time())
+    sharing = keyfiles.sharing(shared_cache)
     with work_bars() as progress:
-        report = make_plan(mission_file, store, cache_folder(), now=now, progress=progress)
+        report = make_plan(mission_file, store, cache_folder(), now=now, progress=progress, sharing=sharing)
     if geojson is not None:
         write_geojson(geojson, report.missing)
     if as_json:
@@ -159,6 +176,8 @@ def build(
     key: OptionalKeys = None,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
+    shared_cache: SharedCache = None,
+    builder_key: BuilderKeys = None,
     expect: Annotated[
         str | None,
         Option(metavar="CODE", help="The code of a draft: sign nothing if this build makes another manifest."),
@@ -179,6 +198,7 @@ def build(
 
     check_path(geojson)
     keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
+    sharing = keyfiles.sharing(shared_cache, builder_key or [], passphrase_file, signer)
     now = int(time.time())
     with work_bars() as progress:
         report = run_build(
@@ -191,6 +211,7 @@ def build(
             remembered=not no_stat_cache,
             expect=expect,
             executor=executor,
+            sharing=sharing,
         )
     if geojson is not None:
         write_geojson(geojson, report.coverage.missing)
@@ -274,33 +295,46 @@ def _listed(row: dict[str, Any], now: int) -> str:
 def show(
     store_and_mission: StoreAndMission,
     draft: Annotated[bool, Option("--draft", help="Show the draft and its signatures, before you sign it.")] = False,
+    at: Annotated[
+        str | None,
+        Option(
+            metavar="TIME", help="Show what was current at this time, by the log, also if its keys were revoked since."
+        ),
+    ] = None,
     geojson: GeoJson = None,
     as_json: Json = False,
 ) -> int:
-    """Show the manifest of a mission: its facts, coverage, figures and entries.
+    """Show the manifest of a mission: its facts, coverage, figures, entries, and who has signed it.
 
     Example: flightbag show ground north-ridge
     """
     if geojson is not None:
         require_build_extra()
         check_path(geojson)
+    if draft and at is not None:
+        raise Invalid("--at excludes --draft", remedy="leave one of them out: a draft is never current")
     store, mission = store_and(store_and_mission, needed=True)
     with Repository.open(store) as repository:
         state: dict[str, Any] = {}
-        if draft:
+        evidence = repository.evidence
+        if at is not None:
+            opened, evidence = opened_then(repository, mission or "", past_moment(at, "--at"))
+            newest = repository.trust_root().root
+            revoked = [key.kid for key in newest.revoked if key.kid in opened.signers]
+            state = {"at": moment(at), "trust_root_version": opened.trust_root.version}
+            state["revoked_since"] = render.signers_json(newest, revoked)
+        elif draft:
             unsigned, root = draft_of(repository, mission or ""), repository.trust_root().root
             opened = unsigned.opened(repository.evidence, root)
             state = {
-                "signed": [signature.kid.hex() for signature in unsigned.envelope.signatures],
-                "names": {key.kid.hex(): name for key, name in root.names},
                 "signatures": unsigned.signatures(root),
                 "threshold": root.mission.threshold,
                 "overtaken": overtaken(repository, unsigned.manifest, root, now=int(time.time())),
             }
         else:
             opened = repository.current(mission or "")
-        grounding = [finding.message for finding in withdrawn(repository.evidence, opened).findings]
-        listed = read_missing(opened, repository.evidence)
+        grounding = [finding.message for finding in withdrawn(evidence, opened).findings]
+        listed = read_missing(opened, evidence)
     if geojson is not None:
         from builders.report import MissingTiles
 
@@ -309,14 +343,16 @@ def show(
         runs = [{"first": run.first, "tiles": run.tiles, "reason": run.reason} for run in listed.runs]
         print_json({**render.mission_json(opened), "missing": runs, "withdrawn": grounding, **state})
         return OK
-    print_lines(render.mission(opened, listed, int(time.time())))
+    if at is not None:
+        say(f"as it was at {render.when(moment(at))}, under trust root {opened.trust_root.version}; no clearance")
+    print_lines(render.mission(opened, listed, int(time.time()) if at is None else moment(at)))
     for text in grounding:
         say(f"DOES NOT FLY: {text}")
-    if state:
+    if at is not None:
+        for kid in revoked:
+            say(f"revoked since: {newest.key_text(kid)}, which has signed this")
+    if draft:
         say(f"draft with {state['signatures']} of {state['threshold']} signatures")
-        say("signed by")
-        for signature in unsigned.envelope.signatures:
-            print_lines(render.key_lines(root, signature.kid))
         if state["overtaken"]:
             say(f"this draft cannot be published: {state['overtaken']}; build the mission again")
     return OK

@@ -13,11 +13,13 @@ from store.trust.root import check_signer
 from tools import keyfiles, render
 from tools.arguments import (
     ENV,
+    BuilderKeys,
     ExecutorOption,
     Json,
     MissionFilePath,
     OptionalKeys,
     PassphraseFile,
+    SharedCache,
     SignerCommand,
     StoreFirst,
     StoreOption,
@@ -35,23 +37,33 @@ _FULFIL_S = 24 * 3600.0
 
 @command
 def build(
-    mission_file: MissionFilePath, store: StoreOption, executor: ExecutorOption = "local", as_json: Json = False
+    mission_file: MissionFilePath,
+    store: StoreOption,
+    shared_cache: SharedCache = None,
+    builder_key: BuilderKeys = None,
+    signer: SignerCommand = None,
+    passphrase_file: PassphraseFile = None,
+    executor: ExecutorOption = "local",
+    as_json: Json = False,
 ) -> int:
-    """Build the engines of a mission, as a build of the mission would. Sign and publish nothing.
+    """Build the engines of a mission, as a build of the mission would. Publish nothing.
 
     Example: flightbag engines build north-ridge.toml --store ground
     """
     require_build_extra()
-    from builders.confinement import engines
+    from builders.sharing import engines
 
+    sharing, now = keyfiles.sharing(shared_cache, builder_key or [], passphrase_file, signer), int(time.time())
     with work_bars() as progress:
-        report = engines(
-            mission_file, store, cache_folder(), now=int(time.time()), progress=progress, executor=executor
+        report, cache = engines(
+            mission_file, store, cache_folder(), now=now, progress=progress, sharing=sharing, executor=executor
         )
+    rows = [one.as_json() for one in report]
     if as_json:
-        print_json([one.as_json() for one in report])
+        print_json(rows if cache is None else {"engines": rows, "cache": cache.as_json()})
     else:
         print_lines(render.engines(report))
+        print_lines(render.shared_cache(cache))
     errors = [one.error for one in report if one.error is not None]
     if any(isinstance(error, Unavailable) for error in errors):
         return UNKNOWN

@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +21,24 @@ from store.disk.opening import OtherType, open_file, type_name
 from store.errors import Corrupt, Invalid, Unavailable, Untrusted
 from store.format.cose import SIGNATURE_SIZE
 from store.takeoff.verify import pinned_root
-from store.trust.key_file import KEY_FILE_LIMIT, OPENSSH, PUBLIC, Protection, block, check_passphrase
+from store.trust.key_file import (
+    KEY_FILE_LIMIT,
+    OPENSSH,
+    PUBLIC,
+    Protection,
+    block,
+    check_name,
+    check_passphrase,
+    name_in,
+    named,
+)
 from store.trust.keys import PassphraseNeeded, PrivateKey, PublicKey, Signer
 from store.trust.root import ROOT_FILE_LIMIT, SignedRoot
 from store.values import dataclass
 from tools.printable import printable
 
 if TYPE_CHECKING:
+    from builders.sharing import Sharing
     from store.ground.issuing import Keys
 
 # Seconds. A person may have to touch the token first.
@@ -99,13 +110,16 @@ def passphrase_from(file: Path | None, option: str = "--passphrase-file") -> Cal
     return ask
 
 
-def new_key(path: Path, ask: Callable[[str], bytes] | None, *, confirm: bool) -> PublicKey:
-    """Create a key: PKCS#8 in `path` (mode 0600), encrypted unless `ask` is None, and the public key in `path`.pub.
+def new_key(path: Path, ask: Callable[[str], bytes] | None, name: str = "", *, confirm: bool) -> PublicKey:
+    """Create a key: PKCS#8 in `path` (mode 0600), encrypted unless `ask` is None, and the public key in `path`.pub,
+    which proposes a name for it unless that is "".
 
-    Return the public key. With `confirm`, ask for the passphrase twice. Raise Invalid if one of the files exists, and
-    for a passphrase that is too short.
+    Return the public key. With `confirm`, ask for the passphrase twice. Raise Invalid if one of the files exists, for
+    what is not a name, and for a passphrase that is too short.
     """
-    public_path = path.with_name(path.name + ".pub")
+    if name:
+        check_name(name)
+    public_path = _beside(path)
     for target in (path, public_path):
         if os.path.lexists(target):
             raise Invalid(f"{target} exists already", remedy="give another name; keys are never overwritten")
@@ -113,8 +127,24 @@ def new_key(path: Path, ask: Callable[[str], bytes] | None, *, confirm: bool) ->
     passphrase = None if ask is None else _new_passphrase(path, ask, confirm=confirm)
     disk = Disk()
     write_new_file(disk, os.path.abspath(path), key.pem(passphrase), 0o600)
-    write_new_file(disk, os.path.abspath(public_path), key.public.pem(), 0o644)
+    pem = key.public.pem()
+    write_new_file(disk, os.path.abspath(public_path), named(pem, name) if name else pem, 0o644)
     return key.public
+
+
+def _beside(path: Path) -> Path:
+    """Return the path at which `keys new` writes the public key of a private one."""
+    return path.with_name(path.name + ".pub")
+
+
+def proposed_name(path: Path, key: PublicKey) -> str:
+    """Return the name that the file of a key proposes, or for a private key the .pub file beside it; "" for none."""
+    for file in (path, _beside(path)):
+        with suppress(Invalid, Unavailable):
+            data = read_file(file, KEY_FILE_LIMIT, "the key file")
+            if block(data)[0] == PUBLIC:
+                return name_in(data) if PublicKey.of_pem(data) == key else ""
+    return ""
 
 
 def _new_passphrase(path: Path, ask: Callable[[str], bytes], *, confirm: bool) -> bytes:
@@ -293,12 +323,30 @@ def keys_for_later(paths: Sequence[Path], passphrase_file: Path | None, command:
             elif not is_pipe(passphrase_file):  # which is read once, when the key is opened
                 read_file(passphrase_file, 4096, "the passphrase file")
         # `keys new` writes the public key beside the private one.
-        beside = path.with_name(path.name + ".pub")
+        beside = _beside(path)
         if beside.is_file():
             known.append(public_key(beside, ask))
     from store.ground.issuing import Keys  # not above: to verify needs nothing of the ground
 
     return Keys(len(paths), known, lambda: signers(paths, ask, command))
+
+
+def sharing(
+    place: str | None,
+    builder_keys: Sequence[Path] = (),
+    passphrase_file: Path | None = None,
+    command: str | None = None,
+) -> Sharing | None:
+    """Return the shared cache of a build, with the keys that sign what is put there; None without a cache. Raise as
+    `keys_for_later` does, and Invalid for keys without a cache."""
+    if place is None:
+        if builder_keys:
+            raise Invalid("--builder-key needs --shared-cache", remedy="name the cache, or leave the key out")
+        return None
+    from builders.sharing import Sharing
+
+    signing = command if any(_is_encrypted(path) is None for path in builder_keys) else None
+    return Sharing(place, keys_for_later(builder_keys, passphrase_file, signing))
 
 
 def _is_encrypted(path: Path) -> bool | None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated, Any
 
 from store.disk import log
 from store.disk.media import Media, object_path
-from store.errors import FlightbagError, Invalid
-from store.format.ids import ObjectId
+from store.errors import FlightbagError, Invalid, NotFound, instead_of
+from store.format.ids import ObjectId, is_hex
 from store.format.ref import ref_id
 from store.ground.checkout import check_checkout, checkout
 from store.ground.history import Diff, Stats, diff, rollback, stats
 from store.ground.issuing import Review
 from store.ground.repository import Repository
+from store.ground.signers import Roster
 from store.takeoff.coverage import read_missing
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Binding
@@ -38,9 +40,10 @@ from tools.arguments import (
     store_then,
 )
 from tools.parameters import Argument, Option
-from tools.progress import bytes_bar
+from tools.progress import reading_bar
 from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
+from tools.verdicts import print_verdicts
 
 
 @command
@@ -54,7 +57,8 @@ def log_command(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Show the log of a store, the newest event last. For one mission, also show which manifests the store still has.
+    """Show the log of a store, the newest event last. For one mission, also show which manifests the store still has,
+    and who has signed them.
 
     The last line is the hash of the newest event, for `flightbag verify --anchor`.
 
@@ -63,6 +67,7 @@ def log_command(
     store, mission = store_and(store_and_mission or [], needed=False)
     with Repository.open(store) as repository:
         current = _current(repository, mission) if mission else None
+        roster = _roster(repository)
         rows = []
         for event, hash_ in zip(log.events(repository.media), log.hashes(repository.media), strict=False):
             if mission and event.facts.get("mission") != mission:
@@ -71,7 +76,17 @@ def log_command(
             if mission and event.event in log.MOVES:
                 id_ = ObjectId.parse(event.facts["manifest"])
                 row |= {"current": id_ == current, "there": _is_present(repository.media, id_)}
+                row |= _signers(roster, () if roster is None else roster.signers(repository, id_))
+            elif kids := _kids(event.facts.get("kids")):
+                row |= _signers(roster, kids)
             rows.append(row)
+        if mission and not rows:
+            known = sorted(
+                {str(one.facts["mission"]) for one in log.events(repository.media) if "mission" in one.facts}
+            )
+            text = f"the log of {repository.media.path} has no mission {mission[:80]}"
+            remedy = instead_of(mission, known) or "check that this is the right store: its log has no mission"
+            raise NotFound(text, remedy=remedy, kind="missing")
     if as_json:
         print_json(rows)
     else:
@@ -79,6 +94,24 @@ def log_command(
         if rows:
             say(f"hash of the last line: {rows[-1]['hash']}")
     return OK
+
+
+def _roster(repository: Repository) -> Roster | None:
+    """Return the keys of a store and their names; None where its trust roots cannot say them."""
+    with suppress(FlightbagError):
+        return Roster.of(repository)
+    return None
+
+
+def _kids(value: object) -> list[bytes]:
+    """Return the kids of a line of the log, which nobody signs: none for anything else than a list of them."""
+    kids = value if isinstance(value, list) else []
+    return [bytes.fromhex(kid) for kid in kids] if all(type(kid) is str and is_hex(kid) for kid in kids) else []
+
+
+def _signers(roster: Roster | None, kids: Iterable[bytes]) -> dict[str, Any]:
+    names = {} if roster is None else roster.names
+    return {"signers": [{"kid": kid.hex(), "name": names.get(kid, "")} for kid in kids]}
 
 
 def _current(repository: Repository, mission: str) -> ObjectId | None:
@@ -97,7 +130,10 @@ def _is_present(media: Media, id_: ObjectId) -> bool:
 
 
 def _event(row: dict[str, Any]) -> tuple[str, ...]:
-    facts = {key: value for key, value in row.items() if key not in ("at", "event", "hash", "current", "there")}
+    told = ("at", "event", "hash", "current", "there", "signers", *(["kids"] if "signers" in row else []))
+    facts = {key: value for key, value in row.items() if key not in told}
+    if signers := row.get("signers"):
+        facts["signed by"] = [one["kid"][:16] + (f" ({one['name']})" if one["name"] else "") for one in signers]
     state = "current" if row.get("current") else "" if row.get("there", True) else "collected or lost"
     text = "  ".join(f"{key} {_plain(value)}" for key, value in facts.items())
     return render.when(row["at"]), row["event"], state, text
@@ -286,14 +322,14 @@ def checkout_command(
 
 
 def _checkout(media: Media, mission: str, target: str, root: SignedRoot, *, hard_link: bool, as_json: bool) -> int:
-    with bytes_bar("verifying") as progress:
+    with reading_bar("verifying") as progress:
         evidence = StoreEvidence(media, progress)
         verdict = verify_mission(evidence, mission, root, Binding(int(time.time())))
         if verdict.mission is None:
             if as_json:
                 print_json({"go": False, "findings": [finding.as_json() for finding in verdict.findings]})
             else:
-                print_lines(render.verdict(verdict))
+                print_verdicts([verdict])
             return UNKNOWN if verdict.unknown else NO
         outcome = checkout(verdict.mission, evidence, target, hard_link=hard_link)
     if as_json:

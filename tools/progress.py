@@ -14,6 +14,11 @@ from tools.streams import painting_stream
 _forward: Callable[[str, int, int, bool], None] | None = None
 
 
+def is_shown() -> bool:
+    """Whether there is anybody to see a bar."""
+    return _forward is not None or sys.stderr.isatty()
+
+
 @contextmanager
 def bytes_bar(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Yield a function that adds bytes to a bar with rate and time left. Any thread may call it."""
@@ -67,7 +72,7 @@ def _bars(*, is_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
         DownloadColumn,
         MofNCompleteColumn,
         Progress,
-        TaskID,
+        Task,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
@@ -75,7 +80,7 @@ def _bars(*, is_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
 
     amount = (DownloadColumn(), TransferSpeedColumn()) if is_bytes else (MofNCompleteColumn(),)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), *amount, TimeRemainingColumn())
-    tasks: dict[str, TaskID] = {}
+    tasks: dict[str, Task] = {}
     guard = Lock()
     terminal = painting_stream()
     # By default the bar takes standard output over and prints it on standard error: a pipe would stay empty.
@@ -86,7 +91,14 @@ def _bars(*, is_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
         def advance(what: str, count: int, total: int) -> None:
             with guard:
                 if what not in tasks:
-                    tasks[what] = progress.add_task(printable(what), total=total or None)
-                progress.update(tasks[what], advance=count, total=total or None)
+                    progress.add_task(printable(what), total=total or None)
+                    tasks[what] = progress.tasks[-1]
+                if not total:
+                    tasks[what].total = None
+                # Work of an unknown amount has ended, as far as anybody knows, when other work goes on: its bar stops.
+                for name, task in tasks.items():
+                    if name != what and task.total is None:
+                        progress.update(task.id, total=task.completed)
+                progress.update(tasks[what].id, advance=count, total=total or None)
 
         yield advance

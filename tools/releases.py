@@ -19,6 +19,7 @@ from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
 from store.takeoff.verify import parse_release, read_table
 from store.trust.keys import Signer
+from store.trust.root import TrustRoot
 from tools import keyfiles, render
 from tools.arguments import Json, OptionalKeys, PassphraseFile, SignerCommand, StoreFirst, print_lines
 from tools.parameters import Argument, Option
@@ -104,7 +105,7 @@ def sign(
     def approve(release: Release) -> Sequence[Signer]:
         if not key:
             return ()
-        facts = _lines(release, unsigned)
+        facts = _lines(release, unsigned, root)
         how = f"look at it with `flightbag release show {file}`, and give its code as --expect CODE"
         if (code := show_and_ask(facts, expect=expect, as_json=as_json, how=how)) is not None:
             releases.require(unsigned, code)
@@ -205,10 +206,15 @@ def _show(data: bytes, file: Path | None, *, as_json: bool) -> int:
     return OK
 
 
-def _lines(release: Release, data: bytes) -> Iterator[str]:
+def _lines(release: Release, data: bytes, root: TrustRoot | None = None) -> Iterator[str]:
+    """Yield what a release says, and the keys that have signed it, with their names by a trust root. Whether they may
+    is not judged here."""
     yield f"release {release.name} for {release.host}, issued {render.when(release.issued_at)}"
     yield from render.table([(a.kind, a.host, str(a.id)[:12], a.name) for a in release.approvals])
-    yield render.many(len(releases.parsed(data)[0].signatures), "signature")
+    kids = releases.parsed(data)[0].kids
+    yield render.many(len(kids), "signature")
+    for kid in kids:
+        yield f"  {kid.hex()[:16] if root is None else root.key_text(kid)}"
     yield f"signing code {releases.code_of(data)}"
 
 

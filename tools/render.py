@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from store.errors import FlightbagError
 from store.findings import Finding
+from store.format.host import LIBRARIES
 from store.format.manifest import PPM, Coverage, Figure, Manifest, MissionFacts, Takeoff, utc
 from store.format.missing import MissingList
 from store.takeoff import quality
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from builders.imagery.repetition import Repeats
     from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Located
-    from builders.report import BuildReport, EngineReport, NodeReport, OrderReport, PlanReport
+    from builders.report import BuildReport, CacheReport, EngineReport, NodeReport, OrderReport, PlanReport
     from store.audit.fsck import Audit
     from store.audit.repair_plan import RepairPlan, Step
     from store.format.result import Result
@@ -34,6 +35,31 @@ if TYPE_CHECKING:
 LISTED = 20
 # The customary greatest age of imagery in days, by the class of the sector.
 CUSTOMARY_DAYS = {"active_conflict": 183, "stable_rear": 365}
+# What the steps of the takeoff check look at (FORMAT.md 7), in a word or two.
+STEPS = {
+    "A": "ref and manifest",
+    "B": "trust chain",
+    "C": "signatures",
+    "D": "entry table",
+    "E": "this flight",
+    "F": "bytes",
+    "G": "imagery",
+}
+# What gives a verdict that which it lists as not judged, by how that begins; the first that fits.
+_TO_JUDGE = (
+    ("aircraft", "--aircraft"),
+    ("host class", "--host"),
+    ("flight", "--flight"),
+    ("rollback", "--state"),
+    ("freshness, for want", "--clock trusted"),
+    ("freshness", "set the clock"),
+    ("valid_from", "--clock trusted"),
+    ("expiry", "valid_for in the mission file, or `flightbag trust set-lifetime`"),
+    ("recall", "[quality] in the mission file, with at least 20 queries"),
+    ("place", "landmarks under [quality] in the mission file"),
+    ("the medium itself", "verify it where a plain file system mounts it"),
+    *((library, "name its version in the host class: `flightbag engines host`") for library in LIBRARIES.values()),
+)
 # The most findings of a NO-GO: one needs three or four lines, and a screen has 24.
 ON_A_SCREEN = 5
 
@@ -45,8 +71,15 @@ def many(count: int, what: str, plural: str = "") -> str:
 
 def listed(word: str, names: Iterable[str]) -> list[str]:
     """Return the lines that list names after a word: at most 78 columns where the names allow it."""
-    text = f"{word} {', '.join(names)}"
-    return textwrap.wrap(text, 78, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return wrapped(f"{word} {', '.join(names)}", "", "  ")
+
+
+def wrapped(text: str, first: str, rest: str) -> list[str]:
+    """Return the lines of a paragraph, at most 78 columns where its words allow it, the first one and the rest indented
+    by these."""
+    return textwrap.wrap(
+        text, 78, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def size(count: int) -> str:
@@ -64,6 +97,16 @@ def key_lines(root: TrustRoot, kid: bytes, note: str = "") -> Iterator[str]:
     yield f"  {kid.hex()}{'  ' if note else ''}{note}"
     if name := root.name_of(kid):
         yield f"    {name}"
+
+
+def signed_by(root: TrustRoot, kids: Iterable[bytes]) -> list[tuple[str, str]]:
+    """Return rows of a label and a text, one for each key that has signed, with its name by a trust root."""
+    return [("signed by", root.key_text(kid)) for kid in kids]
+
+
+def signers_json(root: TrustRoot, kids: Iterable[bytes]) -> list[dict[str, str]]:
+    """Return the keys that have signed, with their names by a trust root ("" for none), for JSON."""
+    return [{"kid": kid.hex(), "name": root.name_of(kid)} for kid in kids]
 
 
 def when(seconds: int) -> str:
@@ -143,9 +186,9 @@ def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def finding(item: Finding) -> Iterator[str]:
     """Yield the lines of one finding: its kind, its place, the message and the remedy."""
-    head = " ".join(part for part in (item.step, item.kind) if part)
+    head = f"{item.step}, {STEPS[item.step]}: {item.kind}" if item.step else item.kind
     place = item.entry or item.path
-    yield f"  {head:<18} {place}" if place else f"  {head}"
+    yield f"  {head:<17}  {place}" if place else f"  {head}"
     yield f"      {item.message}"
     if item.missions:
         yield f"      grounds {', '.join(item.missions)}"
@@ -166,28 +209,56 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     facts, manifest = item.mission.facts, item.mission.manifest
     head = "WOULD HAVE BEEN GO" if past else "GO"
     yield f"{head}  {facts.id}  flight {facts.flight}" + ("" if past else f"  code {item.mission.code}")
-    several = len(manifest.hosts) > 1
-    yield f"  aircraft   {', '.join(facts.aircraft)}" + ("" if several else f"   host {manifest.hosts[0]}")
-    yield from (f"  host       {host}" for host in manifest.hosts if several)
-    if item.mission.host is not None and several:
-        for engines in engines_of(item.mission.table.entries).values():
-            yield from (
-                f"  loads      {one.name}" for one in [engine_for(engines, item.mission.host)] if one is not None
-            )
-    yield f"  takeoff    {takeoff(facts.takeoff)}   sector {facts.sector}"
-    yield from (f"  outside    {text}" for text in outside(facts))
-    yield f"  valid      {validity(manifest.issue.valid_from, manifest.issue.expires_at, item.judged_at)}"
-    yield f"  coverage   {covered(manifest.coverage)}"
-    yield f"  imagery    {imagery(manifest, item.judged_at)}"
-    yield f"  verified   {item.objects} objects, {size(item.bytes)}, under trust root {item.mission.trust_root.version}"
-    if item.from_medium:
-        yield "  read       from the medium, past the page cache"
+    for label, text in _facts_of_go(item, item.mission):
+        yield from wrapped(text, f"  {label:<10} ", " " * 13)
     yield from (f"  {line}" for line in recall_of_sets(manifest.quality))
-    # Those that say why are lines of their own.
-    sentences = [text for text in item.not_judged if ": " in text]
-    if facts_not_judged := [text for text in item.not_judged if ": " not in text]:
-        yield f"  not judged {'; '.join(facts_not_judged)}"
-    yield from (f"  not judged {text}" for text in sentences)
+    yield from _not_judged(item.not_judged)
+
+
+def _facts_of_go(item: Verdict, mission: VerifiedMission) -> Iterator[tuple[str, str]]:
+    """Yield the facts of a GO as a label and a text."""
+    facts, manifest, root = mission.facts, mission.manifest, mission.trust_root
+    several = len(manifest.hosts) > 1
+    yield "aircraft", ", ".join(facts.aircraft) + ("" if several else f"   host {manifest.hosts[0]}")
+    yield from (("host", host) for host in manifest.hosts if several)
+    if mission.host is not None and several:
+        for engines in engines_of(mission.table.entries).values():
+            yield from (("loads", one.name) for one in [engine_for(engines, mission.host)] if one is not None)
+    yield "takeoff", f"{takeoff(facts.takeoff)}   sector {facts.sector}"
+    yield from (("outside", text) for text in outside(facts))
+    yield "valid", validity(manifest.issue.valid_from, manifest.issue.expires_at, item.judged_at)
+    yield "coverage", covered(manifest.coverage)
+    yield "imagery", imagery(manifest, item.judged_at)
+    yield from signed_by(root, mission.signers)
+    yield "verified", f"{item.objects} objects, {size(item.bytes)}, under trust root {root.version}"
+    if item.from_medium:
+        yield "read", "from the medium, past the page cache"
+
+
+def _not_judged(facts: Iterable[str]) -> Iterator[str]:
+    """Yield what a verdict lists as not judged, and what gives the next verdict that: the options in one paragraph, all
+    else in one each."""
+    options, others = [], []
+    for text in facts:
+        given = next((given for start, given in _TO_JUDGE if text.startswith(start)), "")
+        if given.startswith("-") and " " not in given and ": " not in text:
+            options.append(f"{text} ({given})")
+        else:
+            others.append(f"{text} -> {given}" if given else text)
+    for paragraph in (["; ".join(options)] if options else []) + others:
+        yield from wrapped(paragraph, "  not judged ", " " * 13)
+
+
+def summary(items: Sequence[Verdict], *, past: bool = False) -> str:
+    """Return the line that sums up the verdicts on several missions, and names those that are NO-GO."""
+    bad = [one for one in items if not one.go]
+    unknown = sum(one.unknown for one in bad)
+    counts = [(len(items) - len(bad), "WOULD HAVE BEEN GO" if past else "GO"), (len(bad) - unknown, "NO-GO")]
+    counts.append((unknown, "NO-GO (could not check everything)"))
+    text = ", ".join(f"{count} {word}" for count, word in counts if count)
+    names = [one.mission_id for one in bad[:ON_A_SCREEN]]
+    more = [f"{len(bad) - len(names)} more"] if len(bad) > len(names) else []
+    return f"{text}: {', '.join(names + more)}" if bad else text
 
 
 def audit(item: Audit, read_all: str) -> Iterator[str]:
@@ -254,13 +325,22 @@ def plan(item: PlanReport, now: int) -> Iterator[str]:
     yield f"valid, if it is built now: {validity(item.valid_from, item.expires_at, now)}"
     rows = item.artifacts
     yield from table(
-        [("present" if r.present else "missing", r.name, r.detail if r.bytes is None else size(r.bytes)) for r in rows]
+        [
+            (
+                "present" if r.present else "cached" if r.cached else "missing",
+                r.name,
+                r.detail if r.bytes is None else size(r.bytes),
+            )
+            for r in rows
+        ]
     )
     if len(item.hosts) > 1:
         yield from (f"{r.name} is for {' and '.join(r.hosts)}" for r in rows if r.hosts)
     yield from (f"{r.name} is {r.outside}, outside the folder of the mission file" for r in rows if r.outside)
-    missing = sum(not row.present for row in rows)
-    yield f"{len(rows) - missing} present, {missing} to build; {item.tiles} tiles of the area"
+    missing, cached = sum(not row.present for row in rows), sum(row.cached for row in rows)
+    of_them = f", {cached} of them in the shared cache" if cached else ""
+    yield f"{len(rows) - missing} present, {missing} to build{of_them}; {item.tiles} tiles of the area"
+    yield from shared_cache(item.cache)
     yield from _repeats(item.repeated)
     yield from (f"not measured: {text}" for text in item.not_measured)
     if lost := len(item.missing):
@@ -286,6 +366,23 @@ def nodes(items: Sequence[NodeReport]) -> Iterator[str]:
     units = [one for one in items if not one.why]
     cpus = many(sum(one.cpus for one in units), "CPU")
     yield f"{many(len(items), 'node')}, {len(units)} of them run units, on {cpus}"
+
+
+def shared_cache(item: CacheReport | None) -> Iterator[str]:
+    """Yield what a shared cache gave and got; nothing without one."""
+    if item is None:
+        return
+    yield (
+        f"shared cache: {many(item.hits, 'hit')}, {many(item.misses, 'miss', 'misses')}, "
+        f"{size(item.bytes)} came; {item.pushed} put there, {size(item.pushed_bytes)}"
+    )
+    if item.refused:
+        yield f"  REFUSED: {', '.join(f'{count} {kind}' for kind, count in item.refused.items())}"
+    if item.unpushed:
+        yield f"  warning: {many(item.unpushed, 'artifact')} could not be put there"
+    yield from (f"    {text}" for text in item.reasons)
+    if item.down:
+        yield f"  warning: it was given up: {item.down}"
 
 
 def _repeats(item: Repeats) -> Iterator[str]:
@@ -328,8 +425,7 @@ def _some(items: Iterable[str]) -> Iterator[str]:
 
 def build(item: BuildReport, now: int) -> Iterator[str]:
     """Yield the outcome of a build, its artifacts, coverage and figures. `now` is unix seconds."""
-    why = f" ({item.why})" if item.why and item.outcome != "draft" else ""
-    yield f"{item.outcome}: mission {item.mission}{why}"
+    yield f"{item.outcome}: mission {item.mission}"
     yield from table(
         [(a.action, a.name, size(a.bytes), "" if a.seconds is None else f"{a.seconds:.2f} s") for a in item.artifacts]
     )
@@ -339,6 +435,7 @@ def build(item: BuildReport, now: int) -> Iterator[str]:
             f"{len(built)} built ({size(sum(a.bytes for a in built))}), {len(reused)} reused "
             f"({size(item.saved_bytes)} saved by dedup)"
         )
+    yield from shared_cache(item.cache)
     zooms = ", ".join(f"{count} at z{zoom}" for zoom, count in item.coverage.by_zoom.items())
     yield f"coverage: {item.coverage.described} of {item.coverage.tiles} tiles ({zooms})"
     yield from _repeats(item.coverage.repeated)
@@ -353,8 +450,18 @@ def build(item: BuildReport, now: int) -> Iterator[str]:
         yield f"signing code {item.signing_code}"
     if item.outcome != "failed":
         yield f"valid: {validity(item.valid_from, item.expires_at, now)}"
-    if item.outcome == "draft":
-        yield f"NOT PUBLISHED, a draft: {item.why}"
+    # Last, where it is seen: tables may fill a screen.
+    if item.outcome in _NOT_PUBLISHED:
+        yield _NOT_PUBLISHED[item.outcome]
+    reasons = item.why.split("\n") if item.why else []
+    for reason in reasons[:LISTED]:
+        yield from wrapped(reason, "  ", "    ")
+    if len(reasons) > LISTED:
+        yield f"  and {len(reasons) - LISTED} more (see --json)"
+
+
+# What a person reads above the reasons of a build that published nothing.
+_NOT_PUBLISHED = {"draft": "NOT PUBLISHED, a draft:", "failed": "NOT PUBLISHED; what was published before stays:"}
 
 
 def _built_figures(item: BuildReport) -> Iterator[str]:
@@ -632,7 +739,8 @@ def shown(value: Any) -> str:
 def mission(opened: Opened, missing: MissingList, now: int) -> Iterator[str]:
     """Yield the facts of one manifest, its entries, and how many tiles of the area it does not describe. `now` is unix
     seconds."""
-    yield from table([*mission_facts(opened, missing, now), ("signing code", opened.signing_code)])
+    signers = signed_by(opened.trust_root, opened.signers)
+    yield from table([*mission_facts(opened, missing, now), *signers, ("signing code", opened.signing_code)])
     yield from baselines(opened.manifest.quality, {})
     yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
     yield from _engines_of_fleet(opened)
@@ -663,7 +771,9 @@ def review(item: Review, missing: MissingList, now: int) -> Iterator[str]:
     """Yield the facts of a manifest that is about to be signed, what it changes, and the code that names it. `now` is
     unix seconds."""
     entries = item.opened.table.entries
-    yield from table(mission_facts(item.opened, missing, now))
+    yield from table(
+        [*mission_facts(item.opened, missing, now), *signed_by(item.opened.trust_root, item.opened.signers)]
+    )
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(entry.kind for entry in entries).items()))
     yield f"{many(len(entries), 'entry', 'entries')}, {size(sum(item.opened.closure().values()))}: {kinds}"
     yield from _arithmetic(item.opened)
@@ -789,6 +899,7 @@ def mission_json(opened: Opened) -> dict[str, Any]:
     return {
         "manifest": str(opened.manifest_id),
         "signing_code": opened.signing_code,
+        "signers": signers_json(opened.trust_root, opened.signers),
         "mission": manifest.mission.value(),
         "issue": {
             key: value.hex() if isinstance(value, bytes) else value for key, value in dict(issue.value()).items()

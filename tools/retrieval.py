@@ -23,8 +23,9 @@ from tools import keyfiles, render
 from tools.arguments import ENV, Json, State, StoreAndMission, Trust, print_lines, store_and, store_then
 from tools.confined import confined
 from tools.parameters import Argument, Option
-from tools.progress import bytes_bar, work_bars
+from tools.progress import reading_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
+from tools.verdicts import print_verdicts
 
 if TYPE_CHECKING:
     from builders.onboard.measurement import Measurement
@@ -255,7 +256,7 @@ def _evidence(store: str, trust: Path | None, state: str | None) -> Iterator[tup
             "give either --trust or --state",
             remedy="--trust is the file of the pinned trust root; --state is the state of an aircraft, which holds one",
         )
-    with keyfiles.open_to_verify(store, trust, state) as media, bytes_bar("verifying") as progress:
+    with keyfiles.open_to_verify(store, trust, state) as media, reading_bar("verifying") as progress:
         yield StoreEvidence(media, progress), None if trust is None else keyfiles.pinned(trust)
 
 
@@ -263,6 +264,6 @@ def _no_go(verdict: Verdict, *, as_json: bool) -> int:
     if as_json:
         print_json({"go": False, "findings": [finding.as_json() for finding in verdict.findings]})
     else:
-        print_lines(render.verdict(verdict))
+        print_verdicts([verdict])
         say("the command stops here: it uses only a mission that is GO")
     return UNKNOWN if verdict.unknown else NO

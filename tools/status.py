@@ -129,9 +129,7 @@ def exits(
                 if error.errno not in NO_SPACE:
                     status = _defect(unknown)
                 else:
-                    import tempfile
-
-                    full = no_space(str(error.filename or tempfile.gettempdir()), error.errno)
+                    full = no_space(str(error.filename or ""), error.errno)
                     fail(full, as_json=bool(kwargs.get("as_json")))
                     status = error_status(full)
             except KeyboardInterrupt:

@@ -8,21 +8,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from builders.extras import require_build_extra
 from store.disk.layout import store_above
 from store.disk.media import Media
-from store.errors import Corrupt, Invalid, NotFound, Untrusted
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Untrusted
 from store.format.host import require_host_class
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
 from store.takeoff.coverage import read_missing
 from store.takeoff.evidence import StoreEvidence
-from store.takeoff.mission import Binding, OperatorCheck, Verdict
+from store.takeoff.mission import Binding, Opened, OperatorCheck, Verdict
 from store.takeoff.proof import PROOF_LIMIT, Proof, prove
-from store.takeoff.verify import verify_mission
+from store.takeoff.verify import open_mission, verify_mission
 from store.trust.root import MAX_STEPS, SignedRoot
 from tools import keyfiles, render
 from tools.arguments import (
@@ -37,6 +38,7 @@ from tools.arguments import (
     StoreAndMission,
     Trust,
     moment,
+    past_moment,
     patience_of,
     print_lines,
     store_and,
@@ -44,9 +46,10 @@ from tools.arguments import (
 )
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
-from tools.progress import bytes_bar
+from tools.progress import is_shown, reading_bar
 from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
+from tools.verdicts import print_verdicts
 
 if TYPE_CHECKING:
     from store.ground.issuing import Review
@@ -182,8 +185,11 @@ def verify(
     """Run the takeoff check of a mission: GO, or NO-GO with every reason. Without MISSION, check every mission.
 
     Give --trust, or --state aboard an aircraft. The status is 0 for GO, 1 for
-    NO-GO, and 3 for NO-GO because the check could not read everything. After a GO
-    aboard, a receipt is left in the store if it can be written, else in the state.
+    NO-GO, and 3 where there is no store, or not all of it can be read. The letter
+    of a reason is the step that failed: A the ref and the manifest, B the chain of
+    trust roots, C the signatures, D the entry table, E whether it is for this
+    flight, F every byte, G the imagery (--tiles). After a GO aboard, a receipt is
+    left in the store if it can be written, else in the state.
 
     Example: flightbag verify /media/stick/store --state /var/lib/flightbag
     """
@@ -210,33 +216,35 @@ def verify(
     with (
         patience(Bound(store, patience_of(give_up), as_json=as_json)) as answered,
         keyfiles.open_to_verify(store, trust, state, drop_cache=drop_cache or None) as media,
-        bytes_bar("verifying") as progress,
+        reading_bar("verifying") as progress,
     ):
         if anchor is not None:
             _check_anchor(media, anchor)
         if state is not None:
-            from store.takeoff.aircraft import check
+            from store.takeoff.aircraft import check, read_state
 
             evidence = StoreEvidence(media, progress)
+            missions = _missions(evidence, mission)
+            with suppress(FlightbagError):  # the check says what is wrong with the state
+                _expect(evidence, missions, read_state(state).state.root)
             now = int(time.time()) if clock else None
-            verdicts = [check(state, evidence, one, now=now, flight=flight) for one in _missions(evidence, mission)]
+            verdicts = [check(state, evidence, one, now=now, flight=flight) for one in missions]
         else:
             assert trust is not None
             pinned = keyfiles.pinned(trust)
             evidence, now = _evidence(media, at, pinned, progress)
             binding = Binding(now, aircraft, host, flight)
             operator = _operator(store, tiles)
-            verdicts = [
-                verify_mission(evidence, one, pinned, binding, operator) for one in _missions(evidence, mission)
-            ]
+            missions = _missions(evidence, mission)
+            _expect(evidence, missions, pinned)
+            verdicts = [verify_mission(evidence, one, pinned, binding, operator) for one in missions]
     if as_json:
         value = {"go": all(verdict.go for verdict in verdicts), "missions": [_verdict_json(v) for v in verdicts]}
         print_json(value if at is None else {**value, "at": moment(at)})
     else:
         if at is not None:
             say(f"the verdict at {render.when(moment(at))}; this is not a clearance")
-        for verdict in verdicts:
-            print_lines(render.verdict(verdict, past=at is not None))
+        print_verdicts(verdicts, past=at is not None)
     no_go = [verdict for verdict in verdicts if not verdict.go]
     status = OK if not no_go else UNKNOWN if all(verdict.unknown for verdict in no_go) else NO
     answered(status)  # no verdict waits for its receipt
@@ -249,6 +257,16 @@ def verify(
 
         after_desk_check(store, keys, verdicts, quiet=as_json)
     return status
+
+
+def _expect(evidence: StoreEvidence, missions: Sequence[str], pinned: SignedRoot) -> None:
+    """Let a bar, where one is shown, count on all bytes of several missions: of one the check does so by itself."""
+    sizes: dict[ObjectId, int] = {}
+    for mission in missions if is_shown() and len(missions) > 1 else ():
+        opened = open_mission(evidence, mission, pinned)
+        if isinstance(opened, Opened):
+            sizes |= opened.closure()
+    evidence.expect(sum(sizes.values()))
 
 
 def _operator(store: str, tiles: list[Path] | None) -> OperatorCheck | None:
@@ -266,9 +284,7 @@ def _evidence(media: Media, at: str | None, pinned: SignedRoot, progress: Any) -
         return StoreEvidence(media, progress), int(time.time())
     from store.ground.as_of import EvidenceAsOf, check_pinned
 
-    then = moment(at)
-    if then > time.time():
-        raise Invalid(f"--at {render.when(then)} lies in the future", remedy="give a time in the past")
+    then = past_moment(at, "--at")
     check_pinned(pinned, then)
     return EvidenceAsOf(media, then, progress), then
 
@@ -315,6 +331,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         coverage = verdict.mission.manifest.coverage
         at = verdict.mission.manifest.issue.issued_at if verdict.judged_at is None else verdict.judged_at
         value |= {
+            "signers": render.signers_json(verdict.mission.trust_root, verdict.mission.signers),
             "imagery_age_days": coverage.age_days_at(at),
             "facts": verdict.mission.facts.value(),
             "valid_from": verdict.mission.manifest.issue.valid_from,
@@ -380,10 +397,10 @@ def check_proof(
         keyfiles.refuse_inside("--trust", trust, store)
     pinned = keyfiles.pinned(trust)
     try:
-        proven = prove(Proof.parse(keyfiles.read_file(proof, PROOF_LIMIT, "the proof")), pinned)
+        proven = prove(_parsed(proof, object_), pinned)
     except (Corrupt, Untrusted) as error:
         remedy = error.remedy or (
-            "check that this is a proof, and that the trust root is of its trust domain; else make the proof again"
+            "check that the trust root is of the proof's trust domain; else make the proof again: `flightbag prove`"
         )
         raise error.restated(f"{proof}: {error.message}", remedy=remedy) from error
     entry, facts, issue = proven.entry, proven.manifest.mission, proven.manifest.issue
@@ -397,12 +414,36 @@ def check_proof(
         print_json(
             {"entry": entry.name, "object": str(entry.id), "bytes": entry.size, "mission": facts.id}
             | {"flight": facts.flight, "sequence": issue.sequence, "trust_root_version": proven.root.root.version}
+            | {"signers": render.signers_json(proven.root.root, proven.signers)}
             | {"not_judged": list(_NOT_JUDGED)}
         )
     else:
         say(f"{object_} is {entry.name} of {facts.id}, flight {facts.flight}, sequence {issue.sequence}")
-        say(f"  signed under trust root {proven.root.root.version}; not judged: {', '.join(_NOT_JUDGED)}")
+        for label, text in render.signed_by(proven.root.root, proven.signers):
+            say(f"  {label} {text}")
+        say(f"  judged by trust root {proven.root.root.version}")
+        print_lines(f"  {line}" for line in render.listed("not judged:", _NOT_JUDGED))
     return OK
+
+
+def _parsed(path: Path, other: Path) -> Proof:
+    """Return the proof in a file. Raise Corrupt for other bytes, and Invalid where `other` is the file of a proof."""
+    try:
+        return Proof.parse(keyfiles.read_file(path, PROOF_LIMIT, "the proof"))
+    except Corrupt as error:
+        if _is_proof(other):
+            text = f"{path} is not a proof, and {other} is one"
+            raise Invalid(text, remedy=f"give the proof first: {other} {path}", path=str(path)) from error
+        remedy = "give the file that `flightbag prove` wrote, and after it the file to verify"
+        raise error.restated(f"it is not a proof: {error.message}", remedy=remedy) from error
+
+
+def _is_proof(path: Path) -> bool:
+    try:
+        Proof.parse(keyfiles.read_file(path, PROOF_LIMIT, "the file"))
+    except FlightbagError:
+        return False
+    return True
 
 
 # A proof shows nothing about these.

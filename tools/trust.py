@@ -83,7 +83,8 @@ def new(
         list[str] | None,
         Option(
             metavar="FILE=NAME",
-            help="What people call the key of one of these files, in every list. May be repeated.",
+            help="What people call the key of one of these files, in every list, in place of the name in the file. "
+            "May be repeated.",
         ),
     ] = None,
     draft: Annotated[
@@ -117,7 +118,7 @@ def new(
             "release": [public[path] for path in release_key or ()],
             "builder": [public[path] for path in builder_key or ()],
         },
-        names=dict(_name(item, public) for item in name or ()),
+        names=_proposed(public) | dict(_name(item, public) for item in name or ()),
         thresholds=dict(_threshold(item) for item in threshold or ()),
         issued_at=int(time.time()),
         salt=secrets.token_bytes(SALT_SIZE),
@@ -140,6 +141,11 @@ def _threshold(text: str) -> tuple[RoleName, int]:
     if not number.isdecimal() or not 1 <= int(number) <= 8:
         raise Invalid(f"{text!r} is not ROLE=N", remedy=f"ROLE is one of {', '.join(ROLES)}, N from 1 to 8")
     return _role(role), int(number)
+
+
+def _proposed(public: Mapping[Path, PublicKey]) -> dict[PublicKey, str]:
+    """Return the names that the files of keys propose for them."""
+    return {key: called for path, key in public.items() if (called := keyfiles.proposed_name(path, key))}
 
 
 def _name(text: str, public: Mapping[Path, PublicKey]) -> tuple[PublicKey, str]:
@@ -176,7 +182,10 @@ def add_key(
     draft: Draft,
     role: RoleArgument,
     key: KeyArgument,
-    name: Annotated[str, Option(metavar="NAME", help="What people call the key, in every list.")] = "",
+    name: Annotated[
+        str,
+        Option(metavar="NAME", help="What people call the key, in every list. The default is the name in the file."),
+    ] = "",
     as_json: Json = False,
 ) -> int:
     """Add a key to a role, in the draft of the next trust root. A key that is in the role already gets the name.
@@ -184,7 +193,13 @@ def add_key(
     Example: flightbag trust add-key ground next.draft mission relief.key.pub --name "Relief pilot"
     """
     public = _public(key)
-    return _edit(store, draft, lambda d: drafts.with_key(d, _role(role), public, name), as_json=as_json)
+
+    def edit(root_draft: RootDraft) -> RootDraft:
+        # Only --name takes a name away that the key has.
+        proposed = "" if root_draft.root.name_of(public.kid) else keyfiles.proposed_name(key, public)
+        return drafts.with_key(root_draft, _role(role), public, name or proposed)
+
+    return _edit(store, draft, edit, as_json=as_json)
 
 
 @command
@@ -402,9 +417,10 @@ def show(
     """
     if os.path.isdir(what):
         with Repository.open(what) as repository:
-            return _show(
-                RootDraft(None, (signed := repository.trust_root()).root, signed.envelope), "", as_json=as_json
-            )
+            signed, before = repository.trust_root(), None
+            if signed.root.version > 1:
+                before = SignedRoot.parse(repository.evidence.root_file(signed.root.version - 1))
+            return _show(RootDraft(before, signed.root, signed.envelope), "", as_json=as_json)
     data = keyfiles.read_file(Path(what), DRAFT_LIMIT, "the file")
     try:
         signed = SignedRoot.parse(data)
@@ -559,9 +575,12 @@ def _json(root_draft: RootDraft, draft: str) -> dict[str, Any]:
         "revoked": [key.kid.hex() for key in root.revoked],
         "names": {key.kid.hex(): name for key, name in root.names},
     }
+    of_root, of_before = _signers(root_draft)
+    value["signers"] = render.signers_json(root, of_root)
+    if root_draft.before is not None:
+        value["signers"] += render.signers_json(root_draft.before.root, of_before)
     if draft:
         value["draft"] = draft
-        value["signed"] = [signature.kid.hex() for signature in root_draft.envelope.signatures]
         value["signatures"] = [
             {"root": one.version, "have": one.have, "threshold": one.threshold} for one in root_draft.signatures()
         ]
@@ -570,7 +589,7 @@ def _json(root_draft: RootDraft, draft: str) -> dict[str, Any]:
 
 def _lines(root_draft: RootDraft, draft: str) -> Iterator[str]:
     root = root_draft.root
-    signed = {signature.kid for signature in root_draft.envelope.signatures}
+    of_root, of_before = _signers(root_draft)
     yield from render.table(
         [
             ("trust root", f"{root.version}{' (draft)' if draft else ''}"),
@@ -585,15 +604,24 @@ def _lines(root_draft: RootDraft, draft: str) -> Iterator[str]:
         if role.keys:
             yield f"{name}: {role.threshold} of {render.many(len(role.keys), 'key')}"
         for key in role.keys:
-            yield from render.key_lines(root, key.kid, "has signed" if draft and key.kid in signed else "")
+            yield from render.key_lines(root, key.kid, "has signed" if name == "root" and key.kid in of_root else "")
     if root.revoked:
         yield "revoked"
         for key in root.revoked:
             yield from render.key_lines(root, key.kid)
-    if not draft:
-        return
     if root_draft.before is not None:
-        yield from _changes(root_draft.before.root, root)
+        for kid in of_before:
+            yield f"root key of trust root {root.version - 1} alone"
+            yield from render.key_lines(root_draft.before.root, kid, "has signed")
+        if draft:
+            yield from _changes(root_draft.before.root, root)
+
+
+def _signers(root_draft: RootDraft) -> tuple[list[bytes], list[bytes]]:
+    """Return the kids of the root keys that have signed, and of the other signers: root keys of the root before alone,
+    whose signatures nobody can check without that root."""
+    kids, own = root_draft.envelope.kids, {key.kid for key in root_draft.root.root.keys}
+    return [kid for kid in kids if kid in own], [kid for kid in kids if kid not in own]
 
 
 def _next_step(root_draft: RootDraft, draft: str) -> Iterator[str]:

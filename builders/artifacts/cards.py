@@ -5,7 +5,7 @@ from __future__ import annotations
 from builders.artifacts.store import lookup_of
 from builders.artifacts.task import StoredObjects
 from builders.engines.card import CARD_LIMIT, Card
-from store.errors import Corrupt, NotFound
+from store.errors import Corrupt, NotFound, instead_of
 from store.format.ids import BuildKey
 from store.ground.repository import Repository
 from store.takeoff.engines import engine_for, engines_of
@@ -37,12 +37,13 @@ def cards_of_mission(repository: Repository, mission: str) -> dict[str, Card]:
 def card_of_backbone(repository: Repository, mission: str, backbone: str, host: str | None = None) -> Card:
     """Return the card of the engine of a backbone that a host of this class loads; with one engine the host may be
     None. Raise NotFound for a mission without such an engine."""
-    engines = engines_of(repository.current(mission).table.entries).get(backbone, ())
+    every = engines_of(repository.current(mission).table.entries)
+    engines = every.get(backbone, ())
     engine = engine_for(engines, host) if host is not None else engines[0] if len(engines) == 1 else None
     if not engines:
         raise NotFound(
             f"mission {mission} has no engine of a backbone {backbone}",
-            remedy="name another backbone",
+            remedy=instead_of(backbone, list(every)) or "build the mission with an engine",
             mission=mission,
             backbone=backbone,
         )

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 
 from builders.activity import doing
 from builders.artifacts.executor import Executor, LocalExecutor, Needs, Packed, Travel, Work
-from builders.artifacts.store import ArtifactStore
+from builders.artifacts.store import ArtifactStore, only
+from builders.artifacts.supply import Supply
 from builders.artifacts.task import Lookup, Progress, StoredObject, StoredObjects, silent
 from builders.bounded import values_in
 from builders.compose import BuildContext
@@ -52,10 +54,10 @@ from builders.recipe import Recipe, tile_list
 from builders.report import EngineReport, PlanRow
 from store.disk.media import object_path
 from store.disk.objects import read_chunks
-from store.errors import FlightbagError, Invalid, Refused, Unavailable
+from store.errors import Corrupt, FlightbagError, Invalid, Refused, Unavailable
 from store.format.cbor import Value
 from store.format.entries import Entry, kind_of
-from store.format.host import class_of, is_host_class
+from store.format.host import class_of, fit, is_host_class
 from store.format.ids import BuildKey, ObjectId
 from store.format.release import Approval
 from store.ground.repository import Repository
@@ -534,6 +536,28 @@ class EngineBuilder:
             remedy = f"run `{order}`, and fulfil the order on a machine like the aircraft's"
             raise failure("wrong-host", f"{self.context.path}: {what}: {why}", remedy=remedy)
 
+    def judge_offers(self, tasks: Sequence[EngineTask]) -> None:
+        """Take those of these engines that a shared cache offers and that are what they must be: by their cards, as of
+        a result of a device (FORMAT.md 5.3). A quantised network, which does not fly, is judged by the engine of it."""
+        for task in tasks:
+            self.store.judge_offer(task.recipe.key, partial(self._check_offer, task))
+            if task.step is not None:
+                self.store.judge_offer(task.step.recipe.key, only)
+
+    def _check_offer(self, task: EngineTask, objects: StoredObjects) -> None:
+        card = card_of(self.store.writer.repository, task, objects)
+        if card is None:
+            text = "its card is none of the engine that the key asks for, as the mission file has it checked"
+            raise Corrupt(text, kind="bad-card")
+        if not card.proven:
+            raise failure("unproven", "by its card, nothing has run the engine")
+        if lost := fit(card.need, task.host).lacking:
+            raise Corrupt(f"the engine needs {card.need}, and not {' and '.join(lost)}", kind="bad-card")
+        for target in task.targets:
+            if lacking := fit(target.host, card.need).lacking:
+                raise failure("wrong-host", f"the engine needs {' and '.join(lacking)}, which {target.host} has not")
+        self.judge(task, card)
+
     def judge(self, task: EngineTask, card: Card) -> None:
         """Raise Refused where the engine is further from its source than the mission file allows now."""
         with self.context.about(f"backbones[{task.spec.backbone}]"):
@@ -671,20 +695,36 @@ class EngineBuilder:
 
 
 def build_engines(
-    context: BuildContext, *, now: int, progress: Progress = silent, executor: Executor | None = None
+    context: BuildContext,
+    *,
+    now: int,
+    progress: Progress = silent,
+    supply: Supply | None = None,
+    executor: Executor | None = None,
 ) -> list[EngineReport]:
     """Build the engines of a mission file and nothing else; one whose building fails does not keep the others back.
+    `supply` is what a shared cache offers.
 
     They are in the store under their keys, for the missions to come. Takes no mission's lock. Raises, before anything
     is built, where a key cannot be computed, such as for a backend that is not installed.
     """
     with writing(context.repository) as writer:
-        store, targets = ArtifactStore(writer, now), target_hosts(context)
+        store, targets = ArtifactStore(writer, now, supply), target_hosts(context)
         calibrated = any(backbone.precision == "int8" for backbone in context.mission.backbones)
         inventory = context.inventory(progress) if calibrated else None
         tasks = engine_tasks(context, targets, inventory, store.lookup)
         builder = EngineBuilder(context, store, inventory, executor or LocalExecutor(), progress)
+        look_up_steps(store, tasks)
+        if store.take_supply():
+            builder.judge_offers(tasks)
         return [_report(builder, task) for task in tasks]
+
+
+def look_up_steps(store: ArtifactStore, tasks: Sequence[EngineTask]) -> None:
+    """Look up what missing engines are compiled from: planning asks for the engines alone."""
+    for task in tasks:
+        if task.step is not None and not task.complete:
+            store.lookup(task.step.recipe.key)
 
 
 def _report(builder: EngineBuilder, task: EngineTask) -> EngineReport:

@@ -169,12 +169,19 @@ class Plan:
 
 
 def make_plan(
-    context: BuildContext, lookup: Lookup, progress: Progress = silent, *, now: int, remembered: bool = False
+    context: BuildContext,
+    lookup: Lookup,
+    progress: Progress = silent,
+    *,
+    now: int,
+    remembered: bool = False,
+    inventory: Inventory | None = None,
 ) -> Plan:
     """Return what the mission needs, and what of it the store has.
 
     Reads every tile of the area's cells, unless what was read before may be believed (`remembered`) and no source has
-    changed since; writes nothing to the store. `now` is unix seconds.
+    changed since; writes nothing to the store. `now` is unix seconds. `inventory` is that of the area, where it was
+    read before.
     """
     mission = context.mission
     repository = context.repository
@@ -182,7 +189,8 @@ def make_plan(
     validity = Validity.of(mission.mission, root)
     validity.require(context.path, now=now)
     targets = target_hosts(context)
-    inventory = context.inventory(progress, remembered=remembered)
+    if inventory is None:
+        inventory = context.inventory(progress, remembered=remembered)
     gates = context.gates(now)
     newest = max((int(level.captured.max()) for level in inventory.levels if len(level.captured)), default=0)
     if newest > now + SECONDS_A_DAY:

@@ -23,7 +23,7 @@ from builders.onboard.probes import ROWS, Probe
 from builders.recipe import RowRecipe, tile_list
 from builders.report import PlanRow
 from builders.retrieval.pictures import pictures, sample
-from store.errors import Refused
+from store.errors import Corrupt, Refused
 from store.format.entries import Entry
 from store.format.ids import ObjectId
 
@@ -87,9 +87,17 @@ class ProbeBuilder:
 
     def build(self, task: ProbeTask) -> BuiltProbe:
         """Return the probe, from the store or made now. Raise Refused where the set has no row to make it of."""
-        stored = self.store.keyed(task.recipe.key, lambda: self._rendered(task), "flightbag")
+        stored = self.store.keyed(
+            task.recipe.key, lambda: self._rendered(task), "flightbag", lambda data: self._check_offer(task, data)
+        )
         probe = Probe.parse(self.store.read(stored.id, stored.size))
         return BuiltProbe(replace(task, present=((stored.id, stored.size),)), probe, stored.seconds)
+
+    def _check_offer(self, task: ProbeTask, data: bytes) -> None:
+        """Raise Corrupt unless the bytes are those that are put together here: what holds an engine against the map is
+        nobody else's word, and costs little."""
+        if data != self._rendered(task)[0]:
+            raise Corrupt("the probe has other images or rows than the map has here", kind="bad-probe")
 
     def _rendered(self, task: ProbeTask) -> tuple[bytes, ObjectId]:
         data = self._probe(task).render()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -22,8 +23,8 @@ from numpy.typing import NDArray
 
 from builders.activity import doing
 from builders.artifacts.executor import Executor, Needs, Packed, Travel, Work
-from builders.artifacts.store import ArtifactStore
-from builders.artifacts.task import KeyedTask, Lookup, Progress, StoredObjects
+from builders.artifacts.store import ArtifactStore, only
+from builders.artifacts.task import KeyedTask, Lookup, Progress, StoredObject, StoredObjects
 from builders.compose import BuildContext
 from builders.descriptors.decoding import BAD_TILES, BadTile, tile_pixels
 from builders.descriptors.embed import CellRequest, CellResult, Description, Embedder
@@ -53,6 +54,12 @@ _ROUNDS = 8
 _MAX_DETAIL = 300
 # Tiles that are decoded at once, only to see whether they can be.
 _JUDGED = 256
+# Rows of a shared cache that are described again, of each set and view: 1 of 16, but at least and at most so many.
+_LEAST, _MOST = 8, 128
+# How close they are to those of another machine, and how close a row of length 1 is to it (float16 has eleven bits).
+_COSINE, _LENGTH = 0.999, 0.02
+# No rows of an earlier shard.
+_NOTHING = (np.empty(0, np.uint64), np.empty((0, 0), np.float16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +367,78 @@ class ShardBuilder:
             self._cache.prune()
         return {task.name: shards[task.name] for task in tasks}
 
+    def judge_offers(self, tasks: Sequence[ShardTask]) -> None:
+        """Take those of these shards that a shared cache offers and that are what they must be: by their form, and by
+        rows that nobody can foresee and that are described again here. Where one of these is another, none of its set
+        is taken."""
+        by_set: dict[_How, dict[BuildKey, _Offered]] = {}
+        for task in {task.recipe.key: task for task in tasks}.values():  # two sets may have one shard
+            offered = _Offered(task)
+            if self.store.fits(task.recipe.key, partial(self._check_form, offered)):
+                by_set.setdefault(_how(task), {})[task.recipe.key] = offered
+        for how, shards in by_set.items():
+            try:
+                with doing(f"describing rows of {how[0]} of a shared cache again"):
+                    self._check_rows([one for one in shards.values() if one.rows])
+            except Corrupt as error:
+                assert self.store.supply is not None
+                for key in shards:
+                    self.store.supply.refuse(key, error)
+            else:
+                self.store.take(shards)
+                for one in shards.values():
+                    self._keep(one.task, *one.object)
+
+    def _check_form(self, offered: _Offered, objects: StoredObjects) -> None:
+        """Raise Corrupt unless an object can be the shard of a task; note its rows."""
+        task, (id_, size) = offered.task, only(objects)
+        try:
+            shard = self._read(id_, size)
+        except Corrupt as error:
+            raise Corrupt(f"the object is no shard: {error.message}", kind="bad-shard") from error
+        offered.object, offered.rows = (id_, size), len(shard.tiles)
+        why = ""
+        if shard.metadata != _metadata(task):
+            why = "it is of another cell, or its rows were made in another way"
+        elif shard.descriptors.dtype != task.set.dtype or not np.isin(shard.tiles, task.origins).all():
+            why = "it has rows of views that the cell has not, or of another type"
+        elif not np.isfinite(shard.descriptors).all():
+            why = "a row of it is not finite"
+        elif task.set.normalise == "l2" and not _are_units(shard.descriptors):
+            why = "a row of it has not the length 1"
+        elif len(without := np.setdiff1d(task.origins, shard.tiles, assume_unique=True)):
+            footprint = task.view.footprint(task.zoom, without)
+            self.judge(task.zoom, np.unique(footprint))
+            bad = np.isin(footprint, np.fromiter(self.faults, np.uint64, len(self.faults)))
+            if not bad.reshape(len(without), -1).any(axis=1).all():
+                why = "it leaves out a view that is good"
+        if why:
+            raise Corrupt(f"the shard is not {task.name}: {why}", kind="bad-shard")
+
+    def _check_rows(self, shards: Sequence[_Offered]) -> None:
+        """Raise Corrupt (kind other-rows) where rows of these shards, which are of one set, are not what the network
+        makes of their views: a sample that is drawn now, so that nobody can know which rows are looked at."""
+        ends = np.cumsum([one.rows for one in shards])
+        if not len(ends):
+            return
+        count = int(ends[-1])
+        drawn = np.array(sorted(SystemRandom().sample(range(count), min(count, max(_LEAST, min(_MOST, count // 16))))))
+        self.load([one.task for one in shards])
+        asked: list[tuple[_Offered, Shard]] = []
+        for number in np.unique(shard_of := np.searchsorted(ends, drawn, side="right")).tolist():
+            one = shards[number]
+            whole = self._read(*one.object)
+            places = drawn[shard_of == number] - (int(ends[number]) - one.rows)
+            asked.append((one, Shard(whole.tiles[places], whole.descriptors[places].copy(), {})))
+        description = self._descriptions[_how(shards[0].task)]
+        requests = (self._requested(one.task, description, rows.tiles, _NOTHING) for one, rows in asked)
+        with closing(self.executor.run(DESCRIBE, requests)) as results:
+            for (one, rows), result in zip(asked, results, strict=True):
+                made = read_shard(result.data)
+                if not np.array_equal(made.tiles, rows.tiles) or not _are_alike(made.descriptors, rows.descriptors):
+                    text = f"rows of {one.task.name} are not what the network makes of their views"
+                    raise Corrupt(text, kind="other-rows")
+
     def reuse(self, task: ShardTask, present: StoredObjects) -> BuiltShard:
         """Return the shard as the store has it. The tiles of views that it leaves out are decoded again, to say why."""
         id_, size = present[0]
@@ -421,7 +500,7 @@ class ShardBuilder:
                     settle()
             for shard in built.values():
                 shards[shard.task.name] = shard
-                self._keep(shard)
+                self._keep(shard.task, shard.id, shard.size)
         for task in later:
             present = self.store.lookup(task.recipe.key)
             if present is None:
@@ -454,11 +533,20 @@ class ShardBuilder:
     def _request(self, task: ShardTask, description: Description) -> ShardRequest:
         earlier = self._earlier(task)
         fresh = np.setdiff1d(task.origins, earlier.tiles, assume_unique=True)
-        wanted = np.unique(task.view.footprint(task.zoom, fresh))
+        return self._requested(task, description, fresh, (earlier.tiles, earlier.descriptors))
+
+    def _requested(
+        self,
+        task: ShardTask,
+        description: Description,
+        origins: NDArray[np.uint64],
+        earlier: tuple[NDArray[np.uint64], Descriptors],
+    ) -> ShardRequest:
+        """Return the request for a shard of these views, which are described, and of earlier rows."""
+        wanted = np.unique(task.view.footprint(task.zoom, origins))
         tiles = tuple(self.context.sources.read_again(self.inventory.level(task.zoom), wanted))
-        metadata = {"cell": str(task.cell), "zoom": str(task.zoom), **task.rows.metadata()}
-        cell = CellRequest(task.zoom, tuple(fresh.tolist()), tiles)
-        return ShardRequest(description, task.set.dtype, cell, (earlier.tiles, earlier.descriptors), metadata)
+        cell = CellRequest(task.zoom, tuple(origins.tolist()), tiles)
+        return ShardRequest(description, task.set.dtype, cell, earlier, _metadata(task))
 
     # -- rows of earlier shards
 
@@ -479,9 +567,8 @@ class ShardBuilder:
         same[same] = (cached.digests[places[same]] == shows[at[same]]).all(axis=1)
         return Shard(shard.tiles[same], shard.descriptors[same], {})
 
-    def _keep(self, shard: BuiltShard) -> None:
-        task = shard.task
-        cached = CachedCell(shard.id, shard.size, task.origins, self._shown(task))
+    def _keep(self, task: ShardTask, id_: ObjectId, size: int) -> None:
+        cached = CachedCell(id_, size, task.origins, self._shown(task))
         self._cache.keep(task.rows, task.zoom, tile_id(task.cell), cached)
 
     def _shown(self, task: ShardTask) -> NDArray[np.uint8]:
@@ -490,6 +577,34 @@ class ShardBuilder:
 
     def _read(self, id_: ObjectId, size: int) -> Shard:
         return read_shard(self.store.read(id_, size))
+
+
+@dataclass(slots=True)
+class _Offered:
+    """A shard that a shared cache offers for a task: its object and the number of its rows, once it was read."""
+
+    task: ShardTask
+    object: StoredObject = (ObjectId(bytes(32)), 0)
+    rows: int = 0
+
+
+def _metadata(task: ShardTask) -> dict[str, str]:
+    return {"cell": str(task.cell), "zoom": str(task.zoom), **task.rows.metadata()}
+
+
+def _are_units(rows: Descriptors) -> bool:
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+    return bool((np.abs(lengths - 1) < _LENGTH).all())
+
+
+def _are_alike(made: Descriptors, rows: Descriptors) -> bool:
+    """Whether two computations of the same rows differ no more than those of two machines do."""
+    if made.shape != rows.shape:
+        return False
+    a, b = made.astype(np.float64), rows.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    close = (a * b).sum(axis=1) >= _COSINE * lengths[0] * lengths[1]
+    return bool(close.all() and (np.abs(lengths[0] - lengths[1]) <= _LENGTH * lengths[0]).all())
 
 
 def _fault(side: int, tile: tuple[int, bytes]) -> Fault | None:

@@ -146,6 +146,12 @@ def train_quantiser(blocks: Callable[[], Iterable[RowBlock]], dim: int, nlist: i
     return _bytes(faiss, quantiser)
 
 
+def check_quantiser(data: bytes, dim: int, nlist: int) -> None:
+    """Raise Corrupt (kind bad-index) unless the bytes are a quantiser of `nlist` lists of rows of `dim` numbers."""
+    if (count := _quantiser(_faiss(), data, dim).ntotal) != nlist:
+        raise Corrupt(f"the quantiser has {count} lists, not {nlist}", kind="bad-index")
+
+
 def build_ivf(quantiser: bytes, blocks: Iterable[RowBlock], dim: int) -> bytes:
     """Return the bytes of an index of lists around the centroids of `quantiser`: bytes of `train_quantiser` that the
     caller has verified.

@@ -217,7 +217,7 @@ class _Reading:
         self.progress(0, total)
         for chunk in chunks:
             items = [(ObjectId(row[16:]), int.from_bytes(row[8:16], "big")) for row in chunk]
-            bad = self.read_chunk(items, lambda count: self.progress(count, total))
+            bad = self.read_chunk(items, lambda count, _asked_for: self.progress(count, total))
             for row, (id_, _) in zip(chunk, items, strict=True):
                 if id_ not in bad:
                     self.whole[id_[0]].append(row)
@@ -225,7 +225,7 @@ class _Reading:
                 return
 
     def read_chunk(
-        self, items: list[tuple[ObjectId, int]], progress: Callable[[int], None]
+        self, items: list[tuple[ObjectId, int]], progress: Callable[[int, int], None]
     ) -> Mapping[ObjectId, FlightbagError]:
         """Read objects, and add findings about those that are not whole. Return these, with what is wrong."""
         whole: dict[ObjectId, FileStamp] = {}

@@ -50,6 +50,11 @@ class Envelope:
     payload: bytes
     signatures: tuple[Signature, ...] = ()
 
+    @property
+    def kids(self) -> tuple[bytes, ...]:
+        """The kids of the signatures, ascending: of the keys that are said to have signed."""
+        return tuple(signature.kid for signature in self.signatures)
+
     def to_be_signed(self, kid: bytes, aad: bytes) -> bytes:
         """Return the Sig_structure (RFC 9052, section 4.4) that the key `kid` signs; `aad` is the external_aad."""
         return encode(["Signature", _body_header(self.content_type), _SIGNER_HEADER + kid, aad, self.payload])
@@ -63,7 +68,7 @@ class Envelope:
         """Return this envelope with the signatures of another one over the same payload that it lacks, as far as there
         is room for them. Where both have one of a kid, its own stays."""
         assert (self.content_type, self.payload) == (other.content_type, other.payload)
-        kids = {signature.kid for signature in self.signatures}
+        kids = set(self.kids)
         more = [signature for signature in other.signatures if signature.kid not in kids]
         fitting = (*self.signatures, *more[: MAX_SIGNATURES - len(self.signatures)])
         return replace(self, signatures=tuple(sorted(fitting, key=lambda s: s.kid)))

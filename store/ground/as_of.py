@@ -7,15 +7,20 @@ rests on the log, and on an anchor that somebody kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
+from itertools import takewhile
 
 from store.disk import log
 from store.disk.media import Media
-from store.errors import Corrupt, Invalid, NotFound, Unavailable
+from store.errors import Corrupt, Invalid, NotFound, Unavailable, instead_of
+from store.format.manifest import utc
+from store.format.ref import ref_id
 from store.format.withdrawal import of_mission
 from store.ground.log_history import LogHistory, RefMove
+from store.ground.repository import Repository
 from store.takeoff.evidence import StoreEvidence
+from store.takeoff.mission import Opened
 from store.takeoff.withdrawn import parsed
 from store.trust.root import SignedRoot
 
@@ -23,7 +28,7 @@ from store.trust.root import SignedRoot
 class EvidenceAsOf(StoreEvidence):
     """The evidence of a store as it was at the time `at`, in unix seconds. The log is read once, at the first use."""
 
-    def __init__(self, media: Media, at: int, progress: Callable[[int], None] | None = None) -> None:
+    def __init__(self, media: Media, at: int, progress: Callable[[int, int], None] | None = None) -> None:
         super().__init__(media, progress)
         self._at = at
 
@@ -46,9 +51,11 @@ class EvidenceAsOf(StoreEvidence):
         """Return the ref that the mission had then. Raise NotFound if it had none."""
         moves = self._moves(mission)
         if not moves:
+            other = instead_of(mission, self.missions())
             raise NotFound(
                 f"by the log, no mission {mission} was published by then",
-                remedy="ask about a later time; `flightbag log` lists the times of publication",
+                remedy=(f"{other}, or " if other else "")
+                + "ask about a later time; `flightbag log` lists the times of publication",
                 kind="missing",
                 mission=mission,
             )
@@ -85,23 +92,32 @@ class EvidenceAsOf(StoreEvidence):
         except Corrupt:
             return True
 
-    def chain(self, after: int) -> Sequence[bytes]:
-        """Return the root files that had taken effect by then, of version `after` + 1 and up."""
-        files = []
-        for data in super().chain(after):
-            root = SignedRoot.parse(data).root
-            # A trust root is begun before it takes effect; the log has the time at which it did here.
-            rotation = self._history.rotations.get(root.version)
-            if (root.issued_at if rotation is None else rotation.at) > self._at:
-                break
-            files.append(data)
-        return files
+    def _roots_after(self, after: int) -> list[int]:
+        """Return which of the next versions had taken effect by then."""
+        return list(takewhile(self._was_in_effect, super()._roots_after(after)))
+
+    def _was_in_effect(self, version: int) -> bool:
+        # A trust root is begun before it takes effect; the log has the time at which it did here.
+        if (rotation := self._history.rotations.get(version)) is not None:
+            return rotation.at <= self._at
+        return SignedRoot.parse(self.root_file(version)).root.issued_at <= self._at
 
 
 def _named(event: log.Event) -> str:
     """Return the name of the withdrawal that an event tells of."""
     mission, release = event.facts.get("mission"), event.facts.get("release")
     return of_mission(str(mission)) if mission is not None else f"{release}.release"
+
+
+def opened_then(store: Repository, mission: str, at: int) -> tuple[Opened, EvidenceAsOf]:
+    """Return the manifest of a mission that was current at the time `at`, with its table, verified under the store's
+    chain of then, and the evidence of then. What was revoked or ended since does not count.
+
+    Raise NotFound if no manifest was current then, and as `Repository.opened` does.
+    """
+    evidence = EvidenceAsOf(store.media, at)
+    manifest, pinned = ref_id(evidence.ref(mission)), evidence.newest(store.first_trust_root())
+    return store.opened(manifest, f"the manifest of {mission} at {utc(at)}", evidence, pinned), evidence
 
 
 def check_pinned(pinned: SignedRoot, at: int) -> None:

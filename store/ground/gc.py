@@ -28,7 +28,7 @@ from store.disk.layout import DRAFTS, ORDERS, PINS, QUARANTINE, RESULTS, TRASH
 from store.disk.media import Media, object_path
 from store.disk.quarantine import present
 from store.disk.staging import remove_tree
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable, instead_of
 from store.findings import Finding
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
@@ -337,7 +337,8 @@ def unpin(repository: Repository, name: str) -> None:
     holder = _holder(name)
     with repository.locked():
         if not present(repository.media, holder):
-            raise NotFound(f"the store has no pin {name}", kind="missing")
+            remedy = instead_of(name, repository.media.names_if_there(PINS)) or "the store has no pins"
+            raise NotFound(f"the store has no pin {name}", remedy=remedy, kind="missing")
         repository.disk.remove(repository.media.absolute(holder))
         repository.disk.sync_directory(repository.media.absolute(PINS))
 

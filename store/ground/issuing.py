@@ -13,7 +13,7 @@ from typing import TypeAlias
 from store.disk.layout import DRAFTS
 from store.disk.locks import exclusive
 from store.disk.log import claims, events
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable, instead_of
 from store.format.cbor import INT_MAX
 from store.format.cose import KID_SIZE, SIGNATURE_SIZE, Envelope, Signature
 from store.format.entries import EntryTable
@@ -232,7 +232,7 @@ class Draft:
     def opened_with(self, table: EntryTable, root: TrustRoot) -> Opened:
         """Return the same with a table that is at hand."""
         data = self.envelope.render()
-        return Opened(self.manifest, ObjectId.of(data), len(data), table, root)
+        return Opened(self.manifest, ObjectId.of(data), len(data), table, root, self.envelope.kids)
 
     def signatures(self, root: TrustRoot) -> int:
         """Return how many keys of the role mission have signed. Raise Untrusted for any other signature."""
@@ -245,7 +245,9 @@ def draft_of(repository: Repository, mission: str) -> Draft:
         data = repository.media.read(f"{DRAFTS}/{mission}", ENVELOPE_LIMIT)
     except NotFound as error:
         text = f"{repository.media.path} has no draft of mission {mission}"
-        raise NotFound(text, remedy="`flightbag build` makes a draft", kind="missing", mission=mission) from error
+        other = instead_of(mission, repository.evidence.drafts())
+        remedy = f"{other}, or make a draft with `flightbag build`" if other else "`flightbag build` makes a draft"
+        raise NotFound(text, remedy=remedy, kind="missing", mission=mission) from error
     envelope = Envelope.parse(data, CONTENT_TYPE, PAYLOAD_LIMIT)
     return Draft(Manifest.parse(envelope.payload), envelope)
 

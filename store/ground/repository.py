@@ -132,12 +132,19 @@ class Repository:
             )
         return opened
 
-    def opened(self, manifest: ObjectId, what: str, evidence: StoreEvidence | None = None) -> Opened:
-        """Return a manifest and its table if they verify under the store's own chain; `what` names them in an error.
+    def opened(
+        self,
+        manifest: ObjectId,
+        what: str,
+        evidence: StoreEvidence | None = None,
+        pinned: SignedRoot | None = None,
+    ) -> Opened:
+        """Return a manifest and its table if they verify under the store's own chain, or from a `pinned` root of it;
+        `what` names them in an error.
 
         Else raise Corrupt, or Unavailable if the only findings are that data could not be read, with the findings.
         """
-        opened = open_manifest(evidence or self.evidence, manifest, self.trust_root())
+        opened = open_manifest(evidence or self.evidence, manifest, pinned or self.trust_root())
         if not isinstance(opened, Opened):
             unread = all(finding.unreadable for finding in opened)
             raise (Unavailable if unread else Corrupt)(

@@ -15,7 +15,7 @@ from store.disk import log
 from store.disk.layout import DRAFTS, WITHDRAWN
 from store.disk.locks import exclusive
 from store.disk.quarantine import present
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable, instead_of
 from store.format.cose import Envelope
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT, SKEW
@@ -83,7 +83,7 @@ def name_of_release(repository: Repository, name: str) -> str:
     ids = releases.listed(repository)
     if name not in ids:
         text = f"{repository.media.path} has no release {name[:80]}"
-        remedy = f"give one of {', '.join(sorted(ids)[:3])}" if ids else "check that this is the right store"
+        remedy = instead_of(name, sorted(ids)) or "check that this is the right store: it has no release"
         raise NotFound(text, remedy=remedy, kind="missing")
     return of_release(_digest(repository, ids[name]))
 

@@ -88,8 +88,9 @@ class BucketClient:
         self.name = name
 
     @classmethod
-    def connect(cls, url: str) -> Self:
-        """Return the bucket at an address like `s3://bucket/prefix`. Nothing is asked of the storage yet.
+    def connect(cls, url: str, *, patient: bool = True) -> Self:
+        """Return the bucket at an address like `s3://bucket/prefix`. Nothing is asked of the storage yet. Unless
+        `patient`, a request that fails is soon given up: for what can be done without the storage.
 
         Raise Invalid for an address that is none, Unavailable where the library is not installed or its settings in the
         environment are not whole.
@@ -104,6 +105,9 @@ class BucketClient:
             # settings of the store: options of the client would hide those of the environment.
             settings: Any = {"timeout": "300 seconds", "connect_timeout": "10 seconds"}
             retries: RetryConfig = {"max_retries": 8, "retry_timeout": timedelta(seconds=180)}
+            if not patient:
+                settings = {"timeout": "60 seconds", "connect_timeout": "3 seconds"}
+                retries = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
             store: ObjectStore
             if scheme == "s3":
                 store = S3Store(bucket, prefix=below, config=settings, retry_config=retries)
@@ -323,10 +327,10 @@ def is_marker(name: str, size: int) -> bool:
     return size == 0 and _MARKERS.fullmatch(name) is not None
 
 
-def at_once(task: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Run a task for each item, AT_ONCE at a time, and return the results in the order of the items. The first error
+def at_once(task: Callable[[T], R], items: Iterable[T], threads: int = AT_ONCE) -> list[R]:
+    """Run a task for each item, `threads` at a time, and return the results in the order of the items. The first error
     is raised when the running tasks have ended; no other task begins then."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         try:
             return list(pool.map(task, items))
         except BaseException:

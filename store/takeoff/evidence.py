@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from store.disk.layout import WITHDRAWN
 from store.disk.media import CHUNK, FileStamp, Media, object_path
 from store.disk.medium import Reading
-from store.errors import Corrupt, FlightbagError, NotFound, Unavailable
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, instead_of
 from store.format.ids import ObjectId
 from store.format.manifest import MISSION_ID
 from store.format.ref import REF_SIZE
@@ -23,8 +23,6 @@ from store.trust.root import MAX_STEPS, ROOT_FILE_LIMIT, SignedRoot, advance
 MAX_MISSIONS = MAX_ROOTS = 10_000
 # So many whole objects are remembered, and not read again for the next mission. The bound keeps the memory small.
 _REMEMBERED = 200_000
-# The most missions that a message names.
-_NAMED = 3
 
 
 def root_name(version: int) -> str:
@@ -35,18 +33,21 @@ def root_name(version: int) -> str:
 class StoreEvidence:
     """`store.takeoff.mission.Evidence` over a store folder. Objects that missions share are read once.
 
-    `progress` gets the number of bytes as they are hashed. `whole` gets each object that `check_objects` has read and
-    found whole, with the stamp of the file. Both may be called from any thread.
+    `progress` gets the number of bytes as they are hashed, and how many in all are asked for (see `expect`). `whole`
+    gets each object that `check_objects` has read and found whole, with the stamp of the file. Both may be called from
+    any thread.
     """
 
     def __init__(
         self,
         media: Media,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
         whole: Callable[[ObjectId, FileStamp], None] | None = None,
     ) -> None:
         self.media = media
-        self._progress = progress
+        self._asked_for = 0
+        self._expected = 0
+        self._hashed = None if progress is None else lambda count: progress(count, max(self._expected, self._asked_for))
         self._whole = whole
         # The outcomes of earlier calls of `check_objects`: whole objects with their sizes, and the others.
         self._sound: dict[ObjectId, int] = {}
@@ -55,6 +56,10 @@ class StoreEvidence:
     @property
     def reading(self) -> Reading:
         return self.media.reading
+
+    def expect(self, size: int) -> None:
+        """Let `progress` count on so many bytes that will be asked for later."""
+        self._expected = self._asked_for + size
 
     def missions(self) -> list[str]:
         """Return the ids of the missions that have a ref, ascending. Other names in the folder are passed over."""
@@ -72,17 +77,11 @@ class StoreEvidence:
         return [name for name in names if MISSION_ID.fullmatch(name)]
 
     def _instead_of(self, mission: str) -> str:
-        """Return which missions to give instead: those whose ids are like the given one, else the first few."""
+        """Return which missions to give instead."""
         missions: list[str] = []
         with suppress(FlightbagError):
             missions = self.missions()
-        if not missions:
-            return "check that this is the right store: it has no mission"
-        from difflib import get_close_matches  # takes milliseconds, and only a mistake needs it
-
-        like = get_close_matches(mission[:80].lower(), missions[:1000], n=_NAMED, cutoff=0.6)
-        more = f" or one of {len(missions) - _NAMED} more" if not like and len(missions) > _NAMED else ""
-        return f"give {' or '.join(like or missions[:_NAMED])}{more}"
+        return instead_of(mission, missions) or "check that this is the right store: it has no mission"
 
     def drafts(self) -> list[str]:
         """Return the ids of the missions that have a draft, ascending."""
@@ -188,12 +187,14 @@ class StoreEvidence:
             # The size on the medium decides how much memory is taken: the signed size may be far larger.
             actual = self.media.stamp(object_path(id_)).size
             data = bytearray(size if actual == size else 0)
-            self.media.digest(id_, size, into=data, cached=cached, progress=self._progress)
+            self._asked_for += size
+            self.media.digest(id_, size, into=data, cached=cached, progress=self._hashed)
             return data
 
     def check_objects(self, objects: Iterable[tuple[ObjectId, int]]) -> Iterator[tuple[ObjectId, Outcome]]:
         wanted = list(objects)
         new = sorted(item for item in wanted if self._sound.get(item[0]) != item[1] and item not in self._failed)
+        self._asked_for += sum(size for _, size in new)
         if len(self._sound) > _REMEMBERED:
             self._sound = {id_: size for id_, size in wanted if self._sound.get(id_) == size}
         # Hashing a large object releases the interpreter's lock, and so does a network. Over small objects of a folder
@@ -223,7 +224,7 @@ class StoreEvidence:
 
     def _outcome(self, item: tuple[ObjectId, int]) -> Outcome:
         try:
-            stamp = self.media.digest(*item, progress=self._progress)
+            stamp = self.media.digest(*item, progress=self._hashed)
         except FlightbagError as error:
             return _about_object(item[0], error)
         if self._whole is not None:

@@ -109,14 +109,15 @@ BY_VERIFY = object()
 class VerifiedMission:
     """A mission that passed every step. Only `verify_mission` makes one, and `load` takes nothing else.
 
-    `host` is the class that it was judged for: the engines that fly are the ones that this class loads. None where no
-    class was asked.
+    `signers` are the kids of the keys that have signed it; `TrustRoot.key_text` names them. `host` is the class that it
+    was judged for: the engines that fly are the ones that this class loads. None where no class was asked.
     """
 
     manifest: Manifest
     manifest_id: ObjectId
     table: EntryTable
     trust_root: TrustRoot
+    signers: tuple[bytes, ...]
     evidence: Evidence = field(repr=False)
     host: str | None
     # An InitVar is not kept: `dataclasses.replace` cannot make a copy with other fields from a real one.
@@ -170,13 +171,17 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A mission whose signatures and table hold (steps A to D). Its objects may still be missing or damaged."""
+    """A mission whose signatures and table hold (steps A to D). Its objects may still be missing or damaged.
+
+    `signers` are the kids of the keys that have signed it, () where nobody has yet.
+    """
 
     manifest: Manifest
     manifest_id: ObjectId
     manifest_size: int
     table: EntryTable
     trust_root: TrustRoot
+    signers: tuple[bytes, ...] = ()
 
     @property
     def signing_code(self) -> str:

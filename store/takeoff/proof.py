@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from store.errors import Corrupt, NotFound, Untrusted
+from store.errors import Corrupt, NotFound, Untrusted, instead_of
 from store.format import manifest as format_
 from store.format import merkle
 from store.format.cbor import Fields, decode, encode
@@ -67,7 +67,8 @@ class Proof:
         if index is None:
             mission = opened.manifest.mission.id
             text = f"mission {mission} has no entry {name}"
-            remedy = f"`flightbag show STORE {mission}` lists the entries"
+            remedy = instead_of(name, [entry.name for entry in opened.table.entries])
+            remedy += f"; `flightbag show STORE {mission}` lists the entries"
             raise NotFound(text, remedy=remedy, kind="missing", entry=name)
         hashes = merkle.inclusion_proof(leaves, index)
         return cls(manifest, tuple(roots), leaves[index], index, hashes, tuple(releases))
@@ -105,12 +106,14 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """An entry that is in a genuine manifest; `root` is the newest trust root of the proof, which judged it."""
+    """An entry that is in a genuine manifest; `root` is the newest trust root of the proof, which judged it. `signers`
+    are the kids of the keys that have signed the manifest."""
 
     entry: Entry
     manifest: Manifest
     manifest_bytes: bytes
     root: SignedRoot
+    signers: tuple[bytes, ...]
 
 
 def prove(proof: Proof, pinned: SignedRoot) -> Proven:
@@ -139,7 +142,7 @@ def prove(proof: Proof, pinned: SignedRoot) -> Proven:
         if Approval.of(entry) not in approved:
             text = f"no valid release in the proof approves {entry.name}"
             raise Untrusted(text, remedy=_PROVE_AGAIN, kind="unreleased", entry=entry.name)
-    return Proven(entry, manifest, proof.manifest, root)
+    return Proven(entry, manifest, proof.manifest, root, envelope.kids)
 
 
 def _check_current(manifest: Manifest, root: TrustRoot) -> None:

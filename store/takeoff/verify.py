@@ -111,16 +111,17 @@ def open_manifest(evidence: Evidence, id_: ObjectId, pinned: SignedRoot) -> Open
     except FlightbagError as error:
         finding = Finding.of(error, step="D", remedy=_of_bytes(error, _BUILD_AGAIN))
         return (finding if finding.entry else replace(finding, entry="table"),)
-    return Opened(signed.manifest, id_, signed.size, table, signed.trust_root)
+    return Opened(signed.manifest, id_, signed.size, table, signed.trust_root, signed.signers)
 
 
 class SignedManifest(NamedTuple):
-    """A manifest whose signatures hold, the size of its object, and the trust root that they were judged by. Its table
-    was not looked at."""
+    """A manifest whose signatures hold, the size of its object, the trust root that they were judged by, and the kids
+    of its signers. Its table was not looked at."""
 
     manifest: Manifest
     size: int
     trust_root: TrustRoot
+    signers: tuple[bytes, ...]
 
 
 def open_signed(
@@ -150,7 +151,7 @@ def open_signed(
         # A chain that leads on from the pinned root is of its domain, whatever trust root 1 of the store is.
         return (_name_domains(finding, evidence, pinned) if root == pinned.root else finding,)
     try:  # D
-        return SignedManifest(Manifest.parse(envelope.payload), len(data), root)
+        return SignedManifest(Manifest.parse(envelope.payload), len(data), root, envelope.kids)
     except FlightbagError as error:
         return (Finding.of(error, step="D", entry="manifest", remedy=_BUILD_AGAIN),)
 
@@ -441,7 +442,14 @@ def verify_mission(
     verified = None
     if not findings:
         verified = VerifiedMission(
-            opened.manifest, opened.manifest_id, opened.table, opened.trust_root, evidence, binding.host, BY_VERIFY
+            opened.manifest,
+            opened.manifest_id,
+            opened.table,
+            opened.trust_root,
+            opened.signers,
+            evidence,
+            binding.host,
+            BY_VERIFY,
         )
     quality = opened.manifest.quality
     unmeasured = [

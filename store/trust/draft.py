@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from store.errors import Conflict, Corrupt, Invalid, Untrusted
 from store.format.cbor import INT_MAX, decode, encode
 from store.format.cose import MAX_SIGNATURES, Envelope
+from store.trust.key_file import check_name
 from store.trust.keys import PublicKey, Signer, sign
 from store.trust.review import require_code, signing_code
 from store.trust.root import (
     AAD_LABEL,
     CONTENT_TYPE,
     DOMAIN_NAME,
-    KEY_NAME,
     ROLES,
     ROOT_FILE_LIMIT,
     ROOT_LIMIT,
@@ -79,7 +79,8 @@ class RootDraft:
                 check_continues(before.root, root)
                 _check_signable(before.root, root)
         except (Corrupt, Untrusted) as error:  # nothing was read: the input of the caller breaks a rule
-            raise Invalid(f"the draft cannot become a trust root: {error.message}", remedy=error.remedy) from error
+            text = f"the draft cannot become a trust root: {error.message}"
+            raise Invalid(text, remedy=error.remedy, kind=error.kind) from error
         return cls(before, root, Envelope(CONTENT_TYPE, payload))
 
     @classmethod
@@ -113,11 +114,21 @@ class RootDraft:
         return encode([MAGIC, before, self.envelope.render()])
 
     def with_fields(self, **fields: Any) -> Self:
-        """Return the draft with other fields and without signatures, which were for the old fields. Raises Invalid."""
+        """Return the draft with other fields and without signatures, which were for the old fields. Raises Invalid.
+
+        Where a root has no room for the names of revoked keys, these names go: none stands in the way of a key.
+        """
         assert not set(fields) & set(_FIXED)
-        if replace(self.root, **fields) == self.root:
+        root = replace(self.root, **fields)
+        if root == self.root:
             return self
-        return self.of(self.before, replace(self.root, **fields))
+        try:
+            return self.of(self.before, root)
+        except Invalid as error:
+            names = tuple(item for item in root.names if item[0] not in root.revoked)
+            if error.kind != "too-large" or names == root.names:
+                raise
+            return self.of(self.before, replace(root, names=names))
 
     def signatures(self) -> tuple[SignatureCount, ...]:
         """Return the counts by the root before, if there is one, and by the draft itself. Raises Untrusted."""
@@ -243,14 +254,12 @@ def with_key(draft: RootDraft, role_name: RoleName, key: PublicKey, name: str = 
 
 def with_name(draft: RootDraft, key: PublicKey, name: str) -> RootDraft:
     """Return the draft with a name for a key. Raises Invalid for what is no name, and for the name of another key."""
-    if not KEY_NAME.fullmatch(name):
-        remedy = "give 1 to 32 letters, digits, spaces and . _ -, with a letter or digit at both ends"
-        raise Invalid(f"{name[:80]!r} is not the name of a key", remedy=remedy)
+    check_name(name)
     names = {**dict(draft.root.names), key: name}
     for other, taken in names.items():
         if taken == name and other != key:
             text = f"{name} is already the name of the key {other.kid.hex()[:16]}"
-            raise Invalid(text, remedy="give another name: it tells this key from all others, revoked ones too")
+            raise Invalid(text, remedy="give this key another one with --name: a name is of one key, revoked ones too")
     return draft.with_fields(names=tuple(sorted(names.items())))
 
 
@@ -284,7 +293,7 @@ def _fewer(draft: RootDraft, **fields: Any) -> RootDraft:
         return draft.with_fields(**fields)
     except Invalid as error:
         remedy = error.remedy or "add the key that replaces it first, or lower the threshold"
-        raise Invalid(error.message, remedy=remedy) from error
+        raise error.restated(error.message, remedy=remedy) from error
 
 
 def with_threshold(draft: RootDraft, name: RoleName, number: int) -> RootDraft:

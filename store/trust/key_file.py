@@ -3,7 +3,8 @@
 Pure: bytes come in and go out. The library decrypts, and does whatever a file asks for: so this module reads first how
 much work and memory that is. This module encrypts, because the library offers 2048 rounds and no other number.
 
-Law: `Protection.of(*block(encrypted(der, passphrase))).weaknesses == ()`, and the library decrypts it to `der`.
+Laws: `Protection.of(*block(encrypted(der, passphrase))).weaknesses == ()`, and the library decrypts it to `der`;
+`block(named(pem, name)) == block(pem)`, and `name_in(named(pem, name)) == name`, for a public key in PEM.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ _LEAST_SCRYPT_WORK = 2**20
 # What `ssh-keygen` has always written.
 _LEAST_BCRYPT_ROUNDS = 16
 
+# What people call a key, in the file of its public key and in trust roots (FORMAT.md 5).
+KEY_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,30}[A-Za-z0-9])?")
+_NAME_LINE = re.compile(rb"name: ([^\r\n]*)\r?\n")
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n((?:[A-Za-z0-9+/=]+\r?\n)+)-----END \1-----(?:\r?\n)?")
 # RFC 8018, appendix A and B; RFC 7914, section 7; NIST CSOR for SHA-2 and AES.
 _PBES2, _PBKDF2 = bytes.fromhex("2a864886f70d01050d"), bytes.fromhex("2a864886f70d01050c")
@@ -66,9 +70,13 @@ def block(data: bytes) -> tuple[str, bytes]:
 
     Raise Invalid for other data, which names what they are as far as that shows.
     """
+    name = _NAME_LINE.match(data)
+    if name is not None:
+        check_name(name[1].decode(errors="replace"))
+        data = data[name.end() :]
     match = _BLOCK.fullmatch(data)
     if match is None:
-        if data.startswith(_SSH_TYPES):
+        if name is None and data.startswith(_SSH_TYPES):
             return PUBLIC, PUBLIC_PREFIX + _of_ssh_line(data)
         raise _no_block(data)
     text = b"".join(match[2].split())
@@ -83,7 +91,32 @@ def block(data: bytes) -> tuple[str, bytes]:
         raise _no_block(data)
     if kind := _other_algorithm(label, der):
         raise other_kind(kind)
+    if name is not None and label != PUBLIC:
+        raise Invalid("a private key has no name in its file", remedy="remove the line `name: ` before the PEM block")
     return label, der
+
+
+def check_name(name: str) -> None:
+    """Raise Invalid for a text that is not the name of a key (FORMAT.md 5)."""
+    if not KEY_NAME.fullmatch(name):
+        remedy = "give 1 to 32 letters, digits, spaces and . _ -, with a letter or digit at both ends"
+        raise Invalid(f"{name[:80]!r} is not the name of a key", remedy=remedy)
+
+
+def named(pem: bytes, name: str) -> bytes:
+    """Return the file of a public key that proposes a name for it. Raise as `check_name`."""
+    check_name(name)
+    return b"name: %b\n%b" % (name.encode(), pem)
+
+
+def name_in(data: bytes) -> str:
+    """Return the name that the file of a public key proposes for it: in the line before the PEM block, or as the
+    comment of OpenSSH. Return "" where it proposes none. The caller has read the data by `block`."""
+    if (line := _NAME_LINE.match(data)) is not None:
+        return line[1].decode()
+    comment = data.split(maxsplit=2)[2:] if data.startswith(_SSH_TYPES) else []
+    text = comment[0].strip().decode(errors="replace") if comment else ""
+    return text if KEY_NAME.fullmatch(text) else ""
 
 
 def other_kind(kind: str) -> Invalid:

@@ -22,6 +22,7 @@ from store.format.cose import OVERHEAD_LIMIT, Envelope
 from store.format.duration import duration_text
 from store.format.ids import derive
 from store.format.manifest import SKEW, TIME_MAX, utc
+from store.trust.key_file import KEY_NAME
 from store.trust.keys import PublicKey
 from store.values import dataclass, field
 
@@ -34,7 +35,6 @@ FORMAT = 1
 SALT_SIZE = 16
 MAX_KEYS = 64
 DOMAIN_CONTEXT = "flightbag 2026 trust root v1"
-KEY_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,30}[A-Za-z0-9])?")
 # As many as there can be keys: of four roles, and revoked ones.
 MAX_NAMES = 4 * MAX_KEYS + 1024
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?")
@@ -343,7 +343,8 @@ def _require(count: int, threshold: int, what: str, signers: str) -> None:
 def check_signatures(envelope: Envelope, root: TrustRoot, label: str, role: RoleName, what: str) -> None:
     """Raise Untrusted unless all signatures of the envelope are good, by keys of the role, and meet its threshold."""
     count = count_signatures(envelope, root, label, role)
-    _require(count, root.role(role).threshold, what, f"{role} keys of trust root {root.version}")
+    names = f" ({', '.join(map(root.key_text, envelope.kids))})" if envelope.kids else ""
+    _require(count, root.role(role).threshold, what, f"{role} keys of trust root {root.version}{names}")
 
 
 def count_signatures(envelope: Envelope, root: TrustRoot, label: str, role: RoleName) -> int:

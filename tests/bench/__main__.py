@@ -7,6 +7,7 @@
     python -m tests.bench sync                                           nothing to do, one object changed, first copy
     python -m tests.bench bucket                                         a bucket, beside a plain S3 client
     python -m tests.bench cluster                                        a Ray cluster: losses, scaling, the driver
+    python -m tests.bench cache                                          100,000 keys looked up in a shared cache
     python -m tests.bench engines                                        a cache hit, and cold loads in each mode
     python -m tests.bench throughput                                     embedding, beside the bare session and decoding
     python -m tests.bench country                                        10,000 to 1,000,000 tiles
@@ -42,6 +43,7 @@ from tests.bench.engines import engines
 from tests.bench.orthophotos import orthophotos
 from tests.bench.programs import BIN, interleaved, run, work
 from tests.bench.report import report
+from tests.bench.shared_cache import shared_cache
 from tests.bench.sync import sync
 from tests.support.missions import NOW
 from tests.support.stores import ROOT_FILE
@@ -233,6 +235,7 @@ def main() -> None:
         "sync": sync,
         "bucket": bucket,
         "cluster": cluster,
+        "cache": shared_cache,
         "engines": engines,
         "throughput": maps.throughput,
         "country": maps.country,

@@ -272,7 +272,7 @@ def loading(shown: Loading, folder: Path) -> str:
     evidence_of(HEAVY).write_to(store)
     hooks: list[Hook] = []
     with Media(store) as media:
-        evidence = StoreEvidence(media, progress=lambda _bytes: hooks.pop()(store) if hooks else None)
+        evidence = StoreEvidence(media, progress=lambda _bytes, _asked_for: hooks.pop()(store) if hooks else None)
         mission = verify_mission(evidence, HEAVY.id, pinned(), BINDING).mission
         assert mission is not None
         if shown.between:

@@ -91,7 +91,7 @@ def flipped_bit_and_a_full_audit(folder: Path) -> str:
 
 def led_to(ran: Ran, *words: str) -> str:
     """The status, the kind of a finding, and the first of the words that the message or the remedy has."""
-    kind = next(iter(re.findall(r"^  [A-G] (\S+)", ran.out, re.MULTILINE)), "")
+    kind = next(iter(re.findall(r"^  [A-G], [a-z ]+: (\S+)", ran.out, re.MULTILINE)), "")
     text = ran.out + ran.err
     return ": ".join(part for part in (str(ran.status), kind, next((w for w in words if w in text), text)) if part)
 

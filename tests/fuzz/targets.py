@@ -37,6 +37,7 @@ from store.disk.media import FileStamp, Media
 from store.errors import Corrupt, FlightbagError, Invalid, NoStore, NotFound, Unavailable, Untrusted
 from store.format import manifest as manifests
 from store.format import merkle
+from store.format.built import Built
 from store.format.cbor import decode, encode
 from store.format.cose import Envelope
 from store.format.entries import EntryTable
@@ -339,6 +340,7 @@ RECEIPT = Receipt(
     "known",
     Verified(NORTH.id, NORTH.manifest_id, 1, 2, 3, 4, 5, True, "cpu-x86_64", (bytes(32),)),
 )
+BUILT = Built(missions.build_key("one"), ((ObjectId.of(b"one"), 3), (ObjectId.of(b"two"), 3)), 2, missions.NOW)
 RELEASE = Release.of("winter", "cpu-x86_64", NORTH.table.entries, issued_at=missions.NOW).render()
 WITHDRAWALS = [missions.withdrawal().render(), Withdrawal("x", missions.NOW, release=bytes(32)).render()]
 DRAFTS = [
@@ -450,6 +452,7 @@ _ALL = [
     Target("release", [RELEASE], reading(Release.parse, renders)),
     Target("withdrawal", WITHDRAWALS, reading(Withdrawal.parse, renders)),
     Target("order", [orders.ORDER.render()], reading(Order.parse, renders)),
+    Target("built", [BUILT.render()], reading(Built.parse, renders)),
     Target("result", [orders.result().render()], reading(Result.parse, renders)),
     Target("receipt", [RECEIPT.render()], reading(Receipt.parse, renders)),
     Target("root-draft", DRAFTS, reading(RootDraft.parse, renders, (Corrupt, Untrusted))),

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import errno
 import pickle
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from store.disk.locks import Locked
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NoStore, NotFound, Refused, Unavailable, Untrusted
+from store.errors import (
+    Conflict,
+    Corrupt,
+    FlightbagError,
+    Invalid,
+    NoStore,
+    NotFound,
+    Refused,
+    Unavailable,
+    Untrusted,
+    instead_of,
+    no_space,
+)
 from store.format.ids import ObjectId
 
 CLASSES = [FlightbagError, Invalid, NotFound, Corrupt, Untrusted, Conflict, Refused, Unavailable, Locked, NoStore]
@@ -61,3 +75,32 @@ def test_an_error_crosses_a_process() -> None:
         5,
         error.fields,
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "names", "remedy"),
+    [
+        ("north-rigde", ["a", "north-ridge", "south-ridge"], "give north-ridge or south-ridge"),
+        ("NORTH", ["north", "x"], "give north"),
+        ("camera", ["engines/net.onnx", "files/calibration/camera.yaml"], "give files/calibration/camera.yaml"),
+        ("zzz", ["a", "b", "c", "d", "e"], "give a or b or c or one of 2 more"),
+        ("zzz", ["a"], "give a"),
+        ("", ["a"], "give a"),
+        ("zzz", [], ""),
+    ],
+)
+def test_a_mistyped_name_is_answered_with_the_nearest(word: str, names: list[str], remedy: str) -> None:
+    assert instead_of(word, names) == remedy
+
+
+def test_only_a_temporary_file_is_told_of_tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TMPDIR does not make room in a store."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    assert "TMPDIR" in no_space(str(tmp_path / "scratch" / "flightbag-1")).remedy
+    for path in (tmp_path / "store" / "index", tmp_path / "scratch-2" / "a"):
+        error = no_space(str(path))
+        assert (str(path) in error.message, "free some space there" in error.remedy) == (True, True)
+        assert "TMPDIR" not in error.remedy
+    unknown = no_space("")
+    assert str(tmp_path / "scratch") in unknown.message
+    assert "free some space" in unknown.remedy

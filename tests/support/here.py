@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from builders import confined, confinement
+from builders.artifacts.supply import Ask
 from builders.crossing import error_from_json
 from tools.confined import command as confined_command
 
@@ -27,6 +30,7 @@ def run_here(
     placed: Callable[[str], None] = lambda _place: None,
     *,
     module: str = "builders.confined",
+    supply: Ask | None = None,
 ) -> dict[str, Any]:
     """As `confinement.run_confined`."""
 
@@ -35,13 +39,19 @@ def run_here(
             placed(message[1])
         elif message[0] == "loaded":
             opened(message[1])
+        elif message[0] == "wanted":
+            assert supply is not None
+            confinement._answer(folder, supply)
         elif module == "builders.confined":  # bars here would pass on what they get from here
             progress(*message[1:])
 
     tasks = confined.TASKS if module == "builders.confined" else {"command": confined_command}
     messages = confined.Messages(send, lambda: None)
-    request = json.loads(json.dumps({**request, "task": task, "about": about}))
-    result: dict[str, Any] = json.loads(json.dumps(confined.result_of(request, messages, tasks)))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        more = {"task": task, "about": about, "supply": "" if supply is None else name}
+        request = json.loads(json.dumps({**request, **more}))
+        result: dict[str, Any] = json.loads(json.dumps(confined.result_of(request, messages, tasks)))
     if "failure" in result:
         raise error_from_json(result["failure"])
     assert "unexpected" not in result, result["unexpected"]

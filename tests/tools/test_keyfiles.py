@@ -16,7 +16,7 @@ from store.disk.durable import Disk
 from store.errors import Invalid, Unavailable
 from store.trust.key_file import ROUNDS, Protection, armoured, block
 from store.trust.keys import PrivateKey, PublicKey
-from tests.support.commands import flightbag, program
+from tests.support.commands import Ran, flightbag, program
 from tests.support.missions import key
 from tests.support.opens import make_device, make_socket, opens_of
 from tests.support.terminal import at_terminal, typed
@@ -107,6 +107,77 @@ def test_no_answer_is_no_passphrase(tmp_path: Path) -> None:
     status, seen = at_terminal("keys", "new", tmp_path / "a.key", answers=[("New passphrase", "")], end=b"\x04")
     assert (status, "no passphrase was given" in seen, "Traceback" in seen) == (2, True, False)
     assert not list(tmp_path.iterdir())
+
+
+class TestNames:
+    """A key gets its name where it is made, and a trust root takes it from the public file."""
+
+    @pytest.fixture
+    def named(self, tmp_path: Path) -> Path:
+        for file, name in (("a.key", "Ada"), ("p.key", "Pia of the ridge"), ("r.key", "")):
+            ran = flightbag("keys", "new", tmp_path / file, "--no-passphrase", "--name", name)
+            assert (ran.status, f"name {name}\n" in ran.out) == (0, bool(name)), ran.err
+        assert flightbag("init", tmp_path / "store").status == 0
+        return tmp_path
+
+    def found(self, folder: Path, *more: object) -> Ran:
+        keys = ("--root-key", folder / "a.key", "--mission-key", folder / "p.key.pub")
+        return flightbag("trust", "new", folder / "store", "--domain", "test", *keys, *more)
+
+    def called(self, shown: object) -> list[str]:
+        ran = flightbag("trust", "show", shown, "--json")
+        assert ran.status == 0, ran.err
+        return sorted(ran.json["names"].values())
+
+    def test_both_files_show_it(self, named: Path) -> None:
+        for file in ("p.key", "p.key.pub"):
+            ran = flightbag("keys", "show", named / file)
+            assert ran.out.splitlines()[-1 if file == "p.key.pub" else 1] == "name Pia of the ridge"
+            assert flightbag("keys", "show", named / file, "--json").json["name"] == "Pia of the ridge"
+        assert flightbag("keys", "show", named / "r.key.pub", "--json").json["name"] == ""
+        typed(named / "new", HORSE)
+        rewrap = ("keys", "rewrap", named / "p.key", "--new-passphrase-file", named / "new")
+        assert flightbag(*rewrap).out.splitlines()[-1] == "name Pia of the ridge"
+
+    def test_the_file_of_another_key_beside_it_names_nobody(self, named: Path) -> None:
+        shutil.copy(named / "a.key.pub", named / "p.key.pub")
+        assert flightbag("keys", "show", named / "p.key", "--json").json["name"] == ""
+
+    @pytest.mark.parametrize("name", ["x" * 33, " Ada", "Ada\nGO", "Zoë", "a@b"])
+    def test_what_is_no_name_makes_no_key(self, tmp_path: Path, name: str) -> None:
+        ran = flightbag("keys", "new", tmp_path / "a.key", "--no-passphrase", "--name", name)
+        assert (ran.status, "is not the name of a key" in ran.err, list(tmp_path.iterdir())) == (2, True, [])
+        assert "give 1 to 32 letters" in ran.err
+
+    def test_a_trust_root_takes_it(self, named: Path) -> None:
+        assert self.found(named).status == 0
+        assert self.called(named / "store") == ["Ada", "Pia of the ridge"]
+
+    def test_the_option_goes_before(self, named: Path) -> None:
+        assert self.found(named, "--name", f"{named / 'p.key.pub'}=Chief").status == 0
+        assert self.called(named / "store") == ["Ada", "Chief"]
+
+    def test_two_keys_of_one_name_are_told_apart_by_the_option(self, named: Path) -> None:
+        (named / "p.key.pub").write_bytes((named / "p.key.pub").read_bytes().replace(b"Pia of the ridge", b"Ada"))
+        ran = self.found(named)
+        assert (ran.status, "Ada is already the name of the key" in ran.err, "--name" in ran.err) == (2, True, True)
+        assert self.found(named, "--name", f"{named / 'p.key.pub'}=Pia").status == 0
+
+    def test_a_key_that_is_added_brings_it_and_loses_none_by_it(self, named: Path) -> None:
+        assert self.found(named, "--name", f"{named / 'p.key.pub'}=Chief").status == 0
+        draft, r = named / "draft", (named / "r.key.pub").read_bytes()
+        (named / "r.key.pub").write_bytes(b"name: Rea\n" + r)
+        for key_, status in (("r.key.pub", 0), ("p.key.pub", 2)):
+            ran = flightbag("trust", "add-key", named / "store", draft, "mission", named / key_)
+            assert ran.status == status, ran.err
+        assert self.called(draft) == ["Ada", "Chief", "Rea"]
+        assert (
+            flightbag(
+                "trust", "add-key", named / "store", draft, "mission", named / "p.key.pub", "--name", "Pia"
+            ).status
+            == 0
+        )
+        assert self.called(draft) == ["Ada", "Pia", "Rea"]
 
 
 class TestWarnings:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import Ran, flightbag, listing
+from store.disk.log import Event
+from store.ground.repository import Repository
+from tests.support.commands import Ran, code_of, flightbag, listing
 from tests.support.field import Desk
 from tests.support.store_files import entry_of, object_file
 
@@ -201,3 +205,81 @@ class TestCheckout:
         (tmp_path / "out.partial/deep/half").write_text("half")
         assert self.out(twice, tmp_path / "out").status == 0
         assert self.check(twice, tmp_path / "out") == (0, [])
+
+
+class TestSigners:
+    """Who signed is shown by every view, and stays known after the key was revoked."""
+
+    @pytest.fixture
+    def ended(self, built: Desk) -> Desk:
+        """`left`, whose planner was named, and then revoked and replaced."""
+        folder = built.folder
+        assert flightbag("keys", "new", folder / "relief.key", "--no-passphrase", "--name", "Rea").status == 0
+        draft, relief = folder / "next.draft", folder / "relief.key.pub"
+        pub = folder / "planner.key.pub"
+        for command in (
+            ("add-key", built.store, draft, "mission", relief),
+            ("add-key", built.store, draft, "mission", pub, "--name", "Pia"),
+            ("revoke", built.store, draft, pub),
+        ):
+            assert flightbag("trust", *command).status == 0
+        owner = ("--key", folder / "owner.key")
+        ran = flightbag("trust", "sign", draft, *owner, "--expect", code_of("trust", "show", draft))
+        assert ran.status == 0, ran.err
+        self.before = int(time.time())
+        time.sleep(1.05 - time.time() % 1)  # the log counts seconds
+        ran = flightbag("trust", "rotate", built.store, draft)
+        assert ran.status == 0, ran.err
+        return built
+
+    def test_after_a_revocation(self, ended: Desk) -> None:
+        kid = flightbag("keys", "show", ended.folder / "planner.key.pub", "--json").json["kid"]
+        assert flightbag("show", ended.store, "left").status == 1
+        at = ("--at", self.before)
+        ran = flightbag("show", ended.store, "left", *at)
+        assert ran.status == 0, ran.err
+        assert "under trust root 1; no clearance" in ran.out.splitlines()[0]
+        assert f"revoked since: {kid[:16]} (Pia), which has signed this" in ran.out
+        assert re.search(rf"signed by +{kid[:16]}\n", ran.out)
+        value = flightbag("show", ended.store, "left", *at, "--json").json
+        assert value["signers"] == [{"kid": kid, "name": ""}]
+        assert value["revoked_since"] == [{"kid": kid, "name": "Pia"}]
+        assert (value["at"], value["trust_root_version"]) == (self.before, 1)
+
+        log = flightbag("log", ended.store, "left")
+        assert f"signed by {kid[:16]} (Pia)" in log.out
+        assert flightbag("log", ended.store, "left", "--json").json[-1]["signers"] == [{"kid": kid, "name": "Pia"}]
+
+    def test_a_trust_root(self, ended: Desk) -> None:
+        kid = flightbag("keys", "show", ended.folder / "owner.key.pub", "--json").json["kid"]
+        shown = flightbag("trust", "show", ended.store)
+        assert f"  {kid}  has signed\n" in shown.out
+        assert flightbag("trust", "show", ended.store, "--json").json["signers"] == [{"kid": kid, "name": ""}]
+
+
+def test_a_log_that_somebody_wrote_names_nobody_by_other_things_than_kids(twice: Desk) -> None:
+    with Repository.open(twice.store) as repository:
+        for kids in ("abc", [1], ["zz"], [["a"]], {}, None, ["ab" * 32]):
+            repository.append_log(
+                Event(1, "signed", {"mission": "left", "sequence": 1, "kids": kids, "for": "published"})
+            )
+    ran = flightbag("log", twice.store, "left")
+    assert (ran.status, "signed by abababababababab" in ran.out) == (0, True), ran.err
+    assert [row["signers"] for row in flightbag("log", twice.store, "--json").json if "signers" in row] == [
+        [{"kid": "ab" * 32, "name": ""}]
+    ]
+
+
+def test_a_proof_says_who_signed_the_mission(equipped: Desk) -> None:
+    kid = flightbag("keys", "show", equipped.key, "--json").json["kid"]
+    check = (
+        "check-proof",
+        equipped.folder / "camera.proof",
+        equipped.folder / "carried.yaml",
+        "--trust",
+        equipped.root,
+    )
+    ran = flightbag(*check)
+    assert (ran.status, f"  signed by {kid[:16]}\n" in ran.out) == (0, True), ran.err
+    assert max(map(len, ran.out.splitlines()[1:])) <= 80
+    assert flightbag(*check, "--json").json["signers"] == [{"kid": kid, "name": ""}]

@@ -195,7 +195,7 @@ def test_names_stand_beside_the_kids_that_they_are_of(tmp_path: Path) -> None:
     assert flightbag(*new, *(word for name in names for word in ("--name", name))).status == 0
     shown = flightbag("trust", "show", store)
     assert f"  {kids['pilot']}\n    Pia of the ridge\n" in shown.out
-    assert f"  {kids['owner']}\n    The owner\n" in shown.out
+    assert f"  {kids['owner']}  has signed\n    The owner\n" in shown.out
     add = ("trust", "add-key", store, draft, "mission")
     again = flightbag(*add, tmp_path / "pilot.pub")
     assert (again.status, f"{kids['pilot'][:16]} (Pia of the ridge) is already in the role" in again.err) == (2, True)
@@ -209,6 +209,34 @@ def test_names_stand_beside_the_kids_that_they_are_of(tmp_path: Path) -> None:
     assert flightbag("trust", "show", draft, "--json").json["names"] == {
         kids["owner"]: "The owner", kids["pilot"]: "Pia", kids["relief"]: "Rea", kids["=x"]: "Odd",
     }  # fmt: skip
+
+
+def test_a_root_shows_who_has_signed_it(tmp_path: Path) -> None:
+    """The keys of the root before, too, where that root is at hand to check them."""
+    store, draft, kids = tmp_path / "store", tmp_path / "next", []
+    for name in ("Ada", "Ben"):
+        new = flightbag("keys", "new", tmp_path / name, "--no-passphrase", "--name", name, "--json")
+        kids.append({"kid": new.json["kid"], "name": name})
+    ada, ben = tmp_path / "Ada", tmp_path / "Ben"
+    for command in (
+        ("init", store),
+        ("trust", "new", store, "--domain", "fleet", "--root-key", ada, "--mission-key", f"{ben}.pub"),
+        ("trust", "add-key", store, draft, "root", f"{ben}.pub"),
+        ("trust", "remove-key", store, draft, "root", f"{ada}.pub"),
+    ):
+        ran = flightbag(*command)
+        assert ran.status == 0, ran.err
+    sign = ("trust", "sign", draft, "--key", ada, "--key", ben, "--expect", code_of("trust", "show", draft))
+    assert flightbag(*sign).status == 0
+    assert flightbag("trust", "show", draft, "--json").json["signers"] == kids[::-1]
+    assert flightbag("trust", "rotate", store, draft).status == 0
+    shown = flightbag("trust", "show", store).out
+    assert f"root: 1 of 1 key\n  {kids[1]['kid']}  has signed\n    Ben\n" in shown
+    assert f"root key of trust root 1 alone\n  {kids[0]['kid']}  has signed\n    Ada\n" in shown
+    assert flightbag("trust", "show", store, "--json").json["signers"] == kids[::-1]
+    file = store / "trust/2.root.cbor"
+    assert kids[0]["kid"] not in flightbag("trust", "show", file).out
+    assert flightbag("trust", "show", file, "--json").json["signers"] == kids[1:]
 
 
 def test_three_operators_and_an_aircraft(fleet: Fleet) -> None:
@@ -226,7 +254,7 @@ def test_three_operators_and_an_aircraft(fleet: Fleet) -> None:
     assert (row["draft"], row["signatures"], row["threshold"]) == (True, 1, 2)
     shown = fleet.json("show", fleet.store, "left", "--draft")
     assert shown["issue"]["sequence"] == row["sequence"]
-    assert (shown["signed"], shown["overtaken"]) == ([fleet.kid("pilot")], "")
+    assert (shown["signers"], shown["overtaken"]) == ([{"kid": fleet.kid("pilot"), "name": ""}], "")
     assert flightbag("show", fleet.store, "left").status == 1
     done = fleet.json("sign", fleet.store, "left", "--key", fleet.path("copilot"), *fleet.of_mission("left"))
     assert done["manifest"]

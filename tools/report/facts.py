@@ -45,7 +45,7 @@ from tools import keyfiles, render
 from tools.fsck import ledger_path
 from tools.legend import DESCRIBED, SIGNS, Sign
 from tools.maps import others_of
-from tools.progress import bytes_bar
+from tools.progress import reading_bar
 from tools.receipts import flown_row, verified_row
 from tools.report.charts import Bar, Line, Map, bar, map_of, steps
 from tools.trust import rules_of
@@ -223,7 +223,7 @@ def _judge(asked: Asked, facts: MissionPage, mission: str, opened: Opened | None
 
 def _verdicts(asked: Asked, missions: Sequence[str]) -> Iterator[Verdict]:
     """Yield the verdict on each mission, as `verify` does."""
-    with keyfiles.open_to_verify(asked.store, asked.trust, asked.state) as media, bytes_bar("verifying") as progress:
+    with keyfiles.open_to_verify(asked.store, asked.trust, asked.state) as media, reading_bar("verifying") as progress:
         evidence = StoreEvidence(media, progress)
         for mission in missions:
             if asked.state is not None:

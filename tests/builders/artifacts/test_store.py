@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from builders.artifacts.store import ArtifactStore, lookup_of
+from builders.artifacts.supply import Offer, Supply
 from store.errors import Corrupt, Unavailable
 from store.format.ids import BuildKey, ObjectId
 from store.ground.repository import Repository
+from store.ground.trust_chain import rotate
 from store.ground.writer import writing
 from tests.faults.disks import bad_sectors
-from tests.support.missions import build_key
+from tests.support.missions import NOW, ROOT, build_key, key, role, root_draft, sign_root
 from tests.support.stores import ENGINE, NORTH, SHARD, file_of, flip, make_store
 
 KEY = build_key("one")
@@ -31,7 +34,7 @@ def artifacts(path: Path) -> Iterator[ArtifactStore]:
         yield ArtifactStore(writer, 0)
 
 
-def made(artifacts: ArtifactStore, data: bytes = DATA, key: BuildKey = KEY) -> bool:
+def made(artifacts: ArtifactStore, data: bytes = DATA, of: BuildKey = KEY) -> bool:
     """Whether `keyed` made the object of the key now."""
     calls = []
 
@@ -39,7 +42,7 @@ def made(artifacts: ArtifactStore, data: bytes = DATA, key: BuildKey = KEY) -> b
         calls.append(1)
         return data, ObjectId.of(data)
 
-    insertion = artifacts.keyed(key, make, "tests")
+    insertion = artifacts.keyed(of, make, "tests", bytes)
     assert (insertion.seconds is not None) == bool(calls)
     return bool(calls)
 
@@ -89,7 +92,7 @@ def test_what_cannot_be_read_is_neither_there_nor_absent(
 
 def test_bytes_of_another_id_are_not_stored(artifacts: ArtifactStore, path: Path) -> None:
     with pytest.raises(Corrupt):
-        artifacts.keyed(KEY, lambda: (DATA, ObjectId.of(OTHER)), "tests")
+        artifacts.keyed(KEY, lambda: (DATA, ObjectId.of(OTHER)), "tests", bytes)
     assert artifacts.lookup(KEY) is None
     assert not file_of(path, ObjectId.of(DATA)).exists()
 
@@ -123,3 +126,52 @@ def test_a_plan_finds_what_a_published_mission_has(path: Path, index: bool) -> N
             flip(file_of(path, NORTH.manifest_id))
             with lookup_of(repository) as lookup:
                 assert lookup(shard.key) is None, "a manifest that does not verify vouches for nothing"
+
+
+class TestWhatASharedCacheOffers:
+    @pytest.fixture(params=["orin", "stranger"])
+    def signer(self, request: pytest.FixtureRequest) -> str:
+        name: str = request.param
+        return name
+
+    @pytest.fixture
+    def offered(self, tmp_path: Path, signer: str) -> Iterator[ArtifactStore]:
+        """A store that has the object of a key for which a cache has a record, by this signer."""
+        root = sign_root(replace(ROOT, builder=role("orin")), "root-a")
+        with Repository.init(tmp_path / "fleet") as repository, writing(repository) as writer:
+            rotate(repository, root_draft(root), now=NOW)
+            with writer.inserting() as batch:
+                added = batch.add_bytes(DATA)
+                batch.commit()
+            offer = Offer(((added.id, added.size),), (key(signer).public.kid.hex(),))
+            asked: list[dict[BuildKey, bool]] = []
+            store = ArtifactStore(writer, 0, Supply(lambda keys: (asked.append(dict(keys)), {KEY: offer})[1]))
+            assert store.lookup(KEY) is None
+            assert store.take_supply()
+            assert asked == [{KEY: False}]
+            yield store
+
+    @pytest.mark.parametrize("signer", ["orin"], indirect=True)
+    def test_is_taken_once_its_kind_has_looked_at_it(self, offered: ArtifactStore) -> None:
+        assert offered.lookup(KEY) == ((ObjectId.of(DATA), len(DATA)),)
+        assert not made(offered)
+        record = offered.writer.index.record(KEY)
+        assert record is not None
+        assert record.provenance["from"] == "cache"
+        assert not made(ArtifactStore(offered.writer, 0))
+
+    @pytest.mark.parametrize("signer", ["orin"], indirect=True)
+    def test_is_made_where_its_kind_refuses_it(self, offered: ArtifactStore) -> None:
+        def check(_data: bytes) -> None:
+            raise Corrupt("it is another", kind="bad-probe")
+
+        insertion = offered.keyed(KEY, lambda: (OTHER, ObjectId.of(OTHER)), "tests", check)
+        assert (insertion.id, insertion.seconds is None) == (ObjectId.of(OTHER), False)
+        assert offered.supply is not None
+        assert offered.supply.refused[KEY].kind == "bad-probe"
+        assert offered.lookup(KEY) == ((ObjectId.of(OTHER), len(OTHER)),)
+
+    def test_counts_as_long_as_its_signer_is_a_builder(self, offered: ArtifactStore, signer: str) -> None:
+        offered.take([KEY])
+        present = None if signer == "stranger" else ((ObjectId.of(DATA), len(DATA)),)
+        assert ArtifactStore(offered.writer, 0).lookup(KEY) == present

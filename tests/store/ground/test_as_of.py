@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from store.disk.media import Media
-from store.errors import Invalid, NotFound
-from store.ground.as_of import EvidenceAsOf, check_pinned
+from store.errors import Corrupt, Invalid, NotFound
+from store.ground.as_of import EvidenceAsOf, check_pinned, opened_then
 from store.ground.repository import Repository
 from store.ground.trust_chain import put_into_effect, rotate
 from store.takeoff.mission import Binding
 from store.takeoff.verify import verify_mission
-from tests.support.missions import NOW, ROOT, next_root, pinned, root_draft, sign_root
+from store.trust.root import MAX_STEPS
+from tests.support.missions import NOW, ROOT, key, next_root, pinned, role, root_draft, sign_root
 from tests.support.stores import NORTH, ROOT_FILE, later, make_store, publish
 
 
@@ -68,3 +69,35 @@ def test_each_second_has_what_took_effect_by_then(tmp_path: Path, monkeypatch: p
         # Root 2 was begun at +5 and took effect at +20.
         for at, versions in ((NOW + 5, 0), (NOW + 19, 0), (NOW + 20, 1)):
             assert len(EvidenceAsOf(media, at).chain(1)) == versions
+
+
+def test_what_flew_is_read_after_its_signer_was_revoked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the trust root of then; of a chain that is longer than a takeoff check follows, too."""
+    store, clock, pilot = tmp_path / "store", [NOW], key("pilot").public
+    monkeypatch.setattr(time, "time", lambda: float(clock[0]))
+    with Repository.init(store) as repository:
+        rotate(repository, root_draft(ROOT_FILE), now=NOW)
+        root = ROOT
+        for _ in range(MAX_STEPS + 2):
+            root = next_root(root)
+            put_into_effect(repository, root.version, sign_root(root, "root-a"), at=NOW)
+    clock[0] = NOW + 10
+    publish(store, NORTH)
+    with Repository.open(store) as repository:
+        last = next_root(root, mission=role("relief"), revoked=(pilot,), names=((pilot, "Pia"),))
+        put_into_effect(repository, last.version, sign_root(last, "root-a"), at=NOW + 20)
+        with pytest.raises(Corrupt, match="is revoked"):
+            repository.current(NORTH.id)
+        for at in (NOW + 10, NOW + 19):
+            opened, evidence = opened_then(repository, NORTH.id, at)
+            assert (opened.manifest_id, opened.signers) == (NORTH.manifest_id, (pilot.kid,))
+            assert opened.trust_root == root
+            assert evidence.object(opened.manifest_id, 2**20) == NORTH.signed
+        with pytest.raises(Corrupt, match="is revoked"):
+            opened_then(repository, NORTH.id, NOW + 20)
+        with pytest.raises(NotFound) as caught:
+            opened_then(repository, NORTH.id, NOW + 9)
+        assert "ask about a later time" in caught.value.remedy
+        with pytest.raises(NotFound) as caught:
+            opened_then(repository, "noth-ridge", NOW + 19)
+        assert caught.value.remedy.startswith(f"give {NORTH.id}, or ")

@@ -233,7 +233,11 @@ class TestReading:
         MemoryEvidence({ObjectId.of(one): one for one in data}).write_to(path)
         hashed: list[int] = []
         whole: list[ObjectId] = []
-        return StoreEvidence(Media(path), hashed.append, lambda id_, _: whole.append(id_)), hashed, whole
+        return (
+            StoreEvidence(Media(path), lambda count, _: hashed.append(count), lambda id_, _: whole.append(id_)),
+            hashed,
+            whole,
+        )
 
     def test_what_was_read_once_is_not_read_again(self, tmp_path: Path) -> None:
         evidence, hashed, whole = self.evidence(tmp_path / "store", self.SMALL, self.LARGE)
@@ -242,6 +246,22 @@ class TestReading:
             assert dict(evidence.check_objects(objects)) == dict.fromkeys([id_ for id_, _ in objects])
             assert sum(hashed) == len(self.SMALL) + len(self.LARGE)
             assert sorted(whole) == sorted(id_ for id_, _ in objects)
+
+    def test_progress_says_how_much_is_asked_for_in_all(self, tmp_path: Path) -> None:
+        """Before the first byte of a mission, and with `expect` before that: else a bar would begin again and again."""
+        small, large = ((ObjectId.of(data), len(data)) for data in (self.SMALL, self.LARGE))
+        self.evidence(tmp_path / "store", self.SMALL, self.LARGE)
+        told: list[tuple[int, int]] = []
+        evidence = StoreEvidence(Media(tmp_path / "store"), lambda count, total: told.append((count, total)))
+        evidence.bytes_of(*small)
+        evidence.expect(small[1] + large[1])
+        list(evidence.check_objects([small]))
+        list(evidence.check_objects([small, large]))
+        first, *rest = [total for _, total in told]
+        assert (first, {*rest}) == (small[1], {2 * small[1] + large[1]})
+        assert sum(count for count, _ in told) == rest[-1]
+        evidence.bytes_of(*small)
+        assert told[-1] == (small[1], 3 * small[1] + large[1]), "what nobody expected counts as well"
 
     @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
     def test_what_is_wrong_is_not_read_again_and_not_whole(self, tmp_path: Path, data: bytes) -> None:

@@ -59,7 +59,7 @@ def test_a_verified_mission_has_its_facts_and_its_code() -> None:
     assert mission.facts == FACTS
     assert mission.code == short_code(ROOT.digest, GOOD.manifest_id)
     with pytest.raises(TypeError):
-        VerifiedMission(GOOD.manifest, GOOD.manifest_id, GOOD.table, ROOT, evidence_of(GOOD), None, object())
+        VerifiedMission(GOOD.manifest, GOOD.manifest_id, GOOD.table, ROOT, (), evidence_of(GOOD), None, object())
     with pytest.raises((TypeError, ValueError)):
         replace(mission, manifest_id=GOOD.manifest.table)
 

@@ -836,9 +836,9 @@ def test_a_verified_mission_cannot_be_made_by_hand() -> None:
     mission = check(evidence_of(GOOD)).mission
     assert mission is not None
     with pytest.raises(TypeError):
-        VerifiedMission(GOOD.manifest, GOOD.manifest_id, GOOD.table, 1, MemoryEvidence(), None, object())
+        VerifiedMission(GOOD.manifest, GOOD.manifest_id, GOOD.table, 1, (), MemoryEvidence(), None, object())
     with pytest.raises(TypeError):
-        VerifiedMission(GOOD.manifest, GOOD.manifest_id, GOOD.table, 1, MemoryEvidence(), None)  # type: ignore[call-arg]
+        VerifiedMission(GOOD.manifest, GOOD.manifest_id, GOOD.table, 1, (), MemoryEvidence(), None)  # type: ignore[call-arg]
     with pytest.raises((TypeError, ValueError)):
         dataclasses.replace(mission, manifest=OTHER.manifest)  # type: ignore[call-arg]
     with pytest.raises(dataclasses.FrozenInstanceError):

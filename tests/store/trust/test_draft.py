@@ -385,3 +385,16 @@ class TestNames:
         for one in (draft, drafts.with_revoked(draft, key("navigator").public)):
             with pytest.raises(Invalid, match="Nora is already the name of the key"):
                 drafts.with_key(one, "mission", key("second").public, "Nora")
+
+    def test_no_name_stands_in_the_way_of_a_key(self) -> None:
+        """Names of revoked keys fill a root long before the keys do: they go, and those of the roles stay."""
+        pilot, spare = key("pilot").public, key("spare").public
+        gone = tuple(sorted(PublicKey(number.to_bytes(32, "big")) for number in range(600)))
+        names = {one: f"one of many {number:020d}" for number, one in enumerate(gone)}
+        full = drafts.with_name(begun().with_fields(revoked=gone, names=tuple(names.items())), pilot, "Pia")
+        assert len(full.root.names) == 601
+        more = [PublicKey(number.to_bytes(32, "big")) for number in range(600, 1024)]
+        full = full.with_fields(revoked=tuple(sorted((*gone, *more))))
+        assert dict(full.root.names) == {pilot: "Pia"}
+        added = drafts.with_key(full, "mission", spare, "Spare")
+        assert dict(added.root.names) == {pilot: "Pia", spare: "Spare"}

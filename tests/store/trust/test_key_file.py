@@ -10,13 +10,23 @@ import time
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.errors import Invalid
 from store.trust import key_file
-from store.trust.key_file import MAX_BCRYPT_ROUNDS, MAX_ROUNDS, ROUNDS, Protection, armoured, block
+from store.trust.key_file import (
+    KEY_NAME,
+    MAX_BCRYPT_ROUNDS,
+    MAX_ROUNDS,
+    ROUNDS,
+    Protection,
+    armoured,
+    block,
+    name_in,
+    named,
+)
 from store.trust.keys import PassphraseNeeded, PrivateKey, PublicKey
 from tests.support.missions import key
 
@@ -54,6 +64,46 @@ def test_one_other_byte_is_no_block_or_another_one(data: st.DataObject) -> None:
     except Invalid:
         return
     assert (read == ("PUBLIC KEY", bytes(44))) == (changed == whole)
+
+
+class TestNames:
+    """A public key's file may propose a name, which changes nothing else."""
+
+    PEM = key("ada").public.pem()
+
+    @given(st.from_regex(KEY_NAME, fullmatch=True))
+    def test_it_reads_back(self, name: str) -> None:
+        for data in (named(self.PEM, name), named(self.PEM, name).replace(b"\n", b"\r\n")):
+            assert (block(data), name_in(data)) == (block(self.PEM), name)
+            assert PublicKey.of_pem(data) == key("ada").public
+
+    @given(st.text(max_size=40).filter(lambda text: not KEY_NAME.fullmatch(text)))
+    def test_what_is_no_name_is_refused(self, text: str) -> None:
+        with pytest.raises(Invalid, match="is not the name of a key"):
+            named(self.PEM, text)
+        if not {"\r", "\n"} & set(text):
+            with pytest.raises(Invalid, match="is not the name of a key"):
+                block(b"name: " + text.encode("utf-8", "surrogatepass") + b"\n" + self.PEM)
+
+    def test_there_is_one_line_and_it_is_of_a_public_key_in_pem(self) -> None:
+        twice = named(named(self.PEM, "Ada"), "Ben")
+        for data in (twice, named(key("ada").pem(None), "Ada"), named(b"ssh-ed25519 AAAA\n", "Ada"), b"name: Ada\n"):
+            with pytest.raises(Invalid):
+                block(data)
+        assert name_in(self.PEM) == ""
+
+    @pytest.mark.parametrize(
+        ("comment", "name"),
+        [(b"", ""), (b" Ada", "Ada"), (b" Ada of the ridge\r", "Ada of the ridge"), (b" ada@ground", "")],
+    )
+    def test_the_comment_of_openssh_is_a_name_where_it_has_the_form(self, comment: bytes, name: str) -> None:
+        assert name_in(b"ssh-ed25519 AAAA" + comment + b"\n") == name
+
+    def test_openssl_and_the_library_read_it(self, tmp_path: Path) -> None:
+        (tmp_path / "pub").write_bytes(named(self.PEM, "Relief pilot"))
+        command = ["openssl", "pkey", "-pubin", "-in", tmp_path / "pub"]
+        assert subprocess.run(command, capture_output=True, check=True).stdout == self.PEM
+        assert load_pem_public_key(named(self.PEM, "Relief pilot"))
 
 
 class TestWritten:

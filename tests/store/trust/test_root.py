@@ -17,10 +17,10 @@ from store.format.cose import Envelope, Signature
 from store.format.ids import derive
 from store.format.manifest import TIME_MAX
 from store.trust import root as roots
+from store.trust.key_file import KEY_NAME
 from store.trust.keys import PublicKey, sign
 from store.trust.root import (
     AAD_LABEL,
-    KEY_NAME,
     MAX_STEPS,
     ROOT_LIMIT,
     Role,
@@ -537,3 +537,12 @@ def test_nothing_is_rendered_that_would_not_parse() -> None:
     for changes in every:
         with pytest.raises((Corrupt, Invalid)):
             replace(ROOT, **changes).render()
+
+
+def test_what_lacks_signatures_names_those_that_it_has() -> None:
+    root = replace(ROOT, mission=role("pilot", "copilot", threshold=2), names=((key("pilot").public, "Pia"),))
+    kid = key("pilot").public.kid.hex()[:16]
+    for names, signers in ((["pilot"], rf" \({kid} \(Pia\)\)$"), ([], "trust root 1$")):
+        envelope = Envelope.parse(sign_payload(b"x", "text/x", root.aad("x"), names), "text/x", 1)
+        with pytest.raises(Untrusted, match=f"{len(names)} of 2 required signatures by mission keys of .*{signers}"):
+            check_signatures(envelope, root, "x", "mission", "it")
