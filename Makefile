@@ -44,7 +44,7 @@ drill: $(VENV)/.stamp
 	$(BIN)/python -m tests.faults.drill
 	$(BIN)/python -m tests.faults.engine_kills 50
 	FLIGHTBAG_DRILL=1 $(BIN)/pytest -n 2 -q tests/faults/test_publication.py tests/faults/test_crowded.py tests/faults/test_copies.py \
-		tests/builders/test_confinement.py tests/conformance/test_exports.py tests/conformance/test_pythons.py \
+		tests/builders/test_confinement.py tests/builders/cluster tests/conformance/test_exports.py tests/conformance/test_pythons.py \
 		tests/builders/engines/test_model.py tests/builders/engines/test_tensorrt_rtx.py \
 		tests/builders/test_fulfilment_runtimes.py tests/builders/test_orchestrator_openvino.py tests/bench tests/store/remotes tests/docs \
 		tests/tools/test_report_browser.py
@@ -67,6 +67,7 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench takeoff
 	$(BIN)/python -m tests.bench sync
 	$(BIN)/python -m tests.bench bucket
+	$(BIN)/python -m tests.bench cluster
 	$(BIN)/python -m tests.bench cache
 	$(BIN)/python -m tests.bench engines
 	$(BIN)/python -m tests.bench throughput

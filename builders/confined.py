@@ -106,10 +106,11 @@ class Messages:
 
 def build(request: Request, messages: Messages) -> dict[str, Any]:
     """Prepare a mission: see `orchestrator.prepare`."""
+    from builders.cluster.driver import executor_of
     from builders.orchestrator import prepare
 
     supply = _supply(request, messages)
-    with _opened(request, messages) as context:
+    with _opened(request, messages) as context, executor_of(request["executor"], messages.progress) as executor:
         report, payload = prepare(
             context,
             keys=request["keys"],
@@ -117,11 +118,10 @@ def build(request: Request, messages: Messages) -> dict[str, Any]:
             progress=messages.progress,
             remembered=request["remembered"],
             supply=supply,
+            executor=executor,
         )
-    result: dict[str, Any] = {
-        "report": to_json(BuildReport, replace(report, notes=context.notes)),
-        "unfit": _unfit(supply),
-    }
+        notes = (*context.notes, *executor.notes)
+    result: dict[str, Any] = {"report": to_json(BuildReport, replace(report, notes=notes)), "unfit": _unfit(supply)}
     if payload is not None:
         result["payload"] = {
             "manifest": b64encode(payload.manifest.render()).decode(),
@@ -144,10 +144,13 @@ def plan(request: Request, messages: Messages) -> dict[str, Any]:
 def engines(request: Request, messages: Messages) -> dict[str, Any]:
     """Build the engines of a mission: see `artifacts.engine.build_engines`."""
     from builders.artifacts.engine import build_engines
+    from builders.cluster.driver import executor_of
 
     supply = _supply(request, messages)
-    with _opened(request, messages) as context:
-        report = build_engines(context, now=request["now"], progress=messages.progress, supply=supply)
+    with _opened(request, messages) as context, executor_of(request["executor"], messages.progress) as executor:
+        report = build_engines(
+            context, now=request["now"], progress=messages.progress, supply=supply, executor=executor
+        )
     return {
         "unfit": _unfit(supply),
         "engines": [
@@ -168,6 +171,15 @@ def order(request: Request, messages: Messages) -> dict[str, Any]:
     with _opened(request, messages) as context:
         reports = order_engines(context, now=request["now"], progress=messages.progress)
     return {"orders": to_json(tuple[OrderReport, ...], tuple(reports))}
+
+
+def nodes(request: Request, _messages: Messages) -> dict[str, Any]:
+    """Return what each node of a cluster can build: see `cluster.driver.described`."""
+    from builders.cluster.driver import address_of, connected, described
+    from builders.report import NodeReport
+
+    with connected(address_of(request["executor"]) or "auto") as executor:
+        return {"nodes": to_json(tuple[NodeReport, ...], tuple(described(executor)))}
 
 
 def recipes(request: Request, messages: Messages) -> dict[str, Any]:
@@ -225,6 +237,7 @@ TASKS: Tasks = {
     "build": build,
     "engines": engines,
     "inspect": inspect,
+    "nodes": nodes,
     "order": order,
     "plan": plan,
     "recipes": recipes,

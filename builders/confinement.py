@@ -29,12 +29,14 @@ from store.takeoff.mission import Evidence, Opened, OperatorCheck
 if TYPE_CHECKING:
     from builders.engines.card import EngineRecipes
     from builders.inspection import Inspected
-    from builders.report import EngineReport, OrderReport, PlanReport
+    from builders.report import EngineReport, NodeReport, OrderReport, PlanReport
 
 # A table has at most 22 MB in base64, the artifacts of its report 40 MB, and a million runs of missing tiles 30 MB.
 _MAX_RESULT = 128 * 2**20
 # Until the mission file is read, which states the limits.
 _SECONDS = 4 * 3600.0
+# A driver of a cluster shows its token; see decision 31.
+_CLUSTER_SECRETS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 # A message with a larger number, or of one more kind of work, is none of ours.
 _MAX_NUMBER, _MAX_ACTIVITIES = 2**53, 100
 
@@ -70,6 +72,7 @@ def run_confined(
             doing=f"the process that reads {about}",
             cwd=Path.cwd(),
             max_result=_MAX_RESULT,
+            secrets=() if request.get("executor", "local") == "local" else _CLUSTER_SECRETS,
         )
 
         activities: set[str] = set()
@@ -147,9 +150,17 @@ def build(
     opened: Callable[[str], None],
     placed: Callable[[str], None],
     supply: Ask | None = None,
+    executor: str = "local",
 ) -> dict[str, Any]:
-    """Prepare a mission, and return what `confined.build` returns. `opened` takes the mission's lock."""
-    request = {**_request(mission_file, store, cache), "keys": keys, "now": now, "remembered": remembered}
+    """Prepare a mission, and return what `confined.build` returns. `opened` takes the mission's lock. `executor` is as
+    `cluster.driver.address_of` reads it."""
+    request = {
+        **_request(mission_file, store, cache),
+        "keys": keys,
+        "now": now,
+        "remembered": remembered,
+        "executor": executor,
+    }
     return run_confined("build", request, str(mission_file), progress, opened, placed, supply=supply)
 
 
@@ -170,6 +181,7 @@ def engines(
     now: int,
     progress: Progress,
     supply: Ask | None = None,
+    executor: str = "local",
 ) -> tuple[list[EngineReport], Any]:
     """Build the engines of a mission file into the store: see `artifacts.engine.build_engines`. Return the report, and
     what of a shared cache did not fit, as `confined.build` does."""
@@ -177,7 +189,7 @@ def engines(
     from builders.engines.card import Card
     from builders.report import EngineReport
 
-    request = {**_request(mission_file, store, cache), "now": now}
+    request = {**_request(mission_file, store, cache), "now": now, "executor": executor}
     result = run_confined("engines", request, str(mission_file), progress, supply=supply)
     report = [
         replace(
@@ -219,6 +231,16 @@ def inspect(imagery: str, model: Path, *, progress: Progress) -> Inspected:
     request = {"imagery": imagery, "model": str(model)}
     result = run_confined("inspect", request, f"{imagery} and {model}", progress)
     return from_json(Inspected, result.get("inspected"))
+
+
+def nodes(executor: str) -> tuple[NodeReport, ...]:
+    """Return what each node of a cluster can build."""
+    from builders.crossing import from_json
+    from builders.report import NodeReport
+
+    about = f"the nodes of {executor}"
+    result = run_confined("nodes", {"executor": executor}, about, lambda _what, _done, _total: None)
+    return from_json(tuple[NodeReport, ...], result.get("nodes"))
 
 
 def check_tiles(store: str | os.PathLike[str], tiles: Sequence[str]) -> OperatorCheck:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from builders.artifacts.engine import BuiltEngine, EngineBuilder, EngineTask, look_up_steps
-from builders.artifacts.executor import LocalExecutor
+from builders.artifacts.executor import Executor, LocalExecutor
 from builders.artifacts.figures import FigureMeter
 from builders.artifacts.file import FileTask, store_file
 from builders.artifacts.index import IndexBuilder, IndexTask
@@ -60,19 +60,21 @@ def prepare(
     progress: Progress = silent,
     remembered: bool = True,
     supply: Supply | None = None,
+    executor: Executor | None = None,
 ) -> tuple[BuildReport, Payload | None]:
     """Build what is missing, walk the coverage, and return the report, with what is to be signed if something is.
 
     The caller holds the mission's lock. The report says `failed`, with every missing tile and its reason, where the
     coverage is not what the policy demands; other failures raise. `keys` is the number of keys that will sign; `now` is
     unix seconds and becomes the time of issue. Without `remembered` every tile is read, also where no source has
-    changed since the last time. `supply` is what a shared cache offers.
+    changed since the last time. `supply` is what a shared cache offers. `executor` runs the work units, this machine
+    where it is None.
     """
     repository = context.repository
     trust_root = repository.trust_root().root
     with writing(repository) as writer:
         store = ArtifactStore(writer, now, supply)
-        run = _Build(context, writer, store, LocalExecutor(), trust_root, keys, now, progress)
+        run = _Build(context, writer, store, executor or LocalExecutor(), trust_root, keys, now, progress)
         try:
             return run.run(remembered=remembered)
         finally:
@@ -86,7 +88,7 @@ class _Build:
     context: BuildContext
     writer: Writer
     store: ArtifactStore
-    executor: LocalExecutor
+    executor: Executor
     trust_root: TrustRoot
     keys: int
     now: int

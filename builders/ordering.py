@@ -14,7 +14,7 @@ from pathlib import Path
 
 from builders.activity import doing
 from builders.artifacts.engine import EngineBuilder, EngineTask
-from builders.artifacts.executor import LocalExecutor
+from builders.artifacts.executor import Executor, LocalExecutor
 from builders.artifacts.plan import Plan, make_plan
 from builders.artifacts.probe import BuiltProbe, ProbeBuilder, ProbeTask
 from builders.artifacts.shard import BuiltMap, ShardBuilder, ShardTask, forget_networks, origins_by_set
@@ -57,7 +57,7 @@ def order_engines(context: BuildContext, *, now: int, progress: Progress = silen
 class _Ordering:
     context: BuildContext
     store: ArtifactStore
-    executor: LocalExecutor
+    executor: Executor
     now: int
     progress: Progress
 

@@ -86,6 +86,7 @@ def build(
     remembered: bool = True,
     expect: str | None = None,
     sharing: Sharing | None = None,
+    executor: str = "local",
 ) -> BuildReport:
     """Build what is missing, walk the coverage, sign and publish.
 
@@ -96,7 +97,8 @@ def build(
     The report says `failed`, with every missing tile and its reason, where the coverage is not what the policy demands;
     other failures raise. `now` is unix seconds and becomes the time of issue. Without `remembered` every tile is read,
     also where no source has changed since the last time. What the shared cache has is not built; what was built is put
-    there when all is done.
+    there when all is done. `executor` says where the work is done: "local", "ray" or "ray://HOST:PORT"
+    (`builders.cluster`).
     """
     start = time.monotonic()
     # The locks are held from before the first byte is written until the mission is published.
@@ -132,6 +134,7 @@ def build(
             opened=lock,
             placed=note_place,
             supply=None if shared is None else shared.supply,
+            executor=executor,
         )
         from builders.crossing import from_json
         from builders.report import BuildReport

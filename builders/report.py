@@ -239,6 +239,27 @@ class PlanReport:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeReport:
+    """A node of a cluster: its name and address, the CPUs and GPUs that it lends. `why` says why it runs no units, ""
+    where it does; the rest is empty where it did not answer: its host class, providers, backends (name: version, or why
+    it cannot be used) and versions."""
+
+    name: str
+    address: str
+    cpus: int
+    gpus: int
+    why: str
+    host: str = ""
+    providers: tuple[str, ...] = ()
+    backends: tuple[tuple[str, str], ...] = ()
+    flightbag: str = ""
+    python: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "backends": dict(self.backends)}
+
+
+@dataclass(frozen=True, slots=True)
 class BuildReport:
     """The outcome: `built` (published), `unchanged` (nothing to do), `draft` (nothing published yet: it lacks what
     `why` says) or `failed` (nothing published; `why`). `unproven` are the figures that each aircraft has to prove;

@@ -206,15 +206,16 @@ def engines(
     now: int,
     progress: Progress,
     sharing: Sharing | None = None,
+    executor: str = "local",
 ) -> tuple[list[EngineReport], CacheReport | None]:
     """Build the engines of a mission file into the store, as far as the shared cache lacks them, and give it the
-    others."""
+    others. `executor` is as for a build."""
     if sharing is None:
-        return confinement.engines(mission_file, store, cache, now=now, progress=progress)[0], None
+        return confinement.engines(mission_file, store, cache, now=now, progress=progress, executor=executor)[0], None
     with Repository.open(store) as repository, repository.locked():
         shared = CacheOfBuild(repository, sharing, now=now, progress=progress)
         report, unfit = confinement.engines(
-            mission_file, store, cache, now=now, progress=progress, supply=shared.supply
+            mission_file, store, cache, now=now, progress=progress, supply=shared.supply, executor=executor
         )
         shared.refuse(unfit)
         shared.give()

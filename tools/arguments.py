@@ -96,6 +96,14 @@ State = Annotated[
         help="The folder of the aircraft's state, which holds its trust root. It must not lie in the store.",
     ),
 ]
+ExecutorOption = Annotated[
+    str,
+    Option(
+        "--executor",
+        metavar="WHERE",
+        help="Where the work is done: local, ray (the cluster that this machine is a node of) or ray://HOST:PORT.",
+    ),
+]
 MissionFilePath = Annotated[Path, Argument(help="The mission file (TOML).", metavar="MISSION.toml")]
 
 

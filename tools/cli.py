@@ -22,6 +22,7 @@ from store.trust.review import signing_code
 from tools import keyfiles, render
 from tools.arguments import (
     BuilderKeys,
+    ExecutorOption,
     Json,
     MissionFilePath,
     OptionalKeys,
@@ -185,6 +186,7 @@ def build(
         bool, Option("--no-stat-cache", help="Read every tile, even of sources that have not changed.")
     ] = False,
     geojson: GeoJson = None,
+    executor: ExecutorOption = "local",
     as_json: Json = False,
 ) -> int:
     """Build what is missing of a mission, check its coverage, sign it and publish it. With too few keys, leave a draft.
@@ -208,6 +210,7 @@ def build(
             progress=progress,
             remembered=not no_stat_cache,
             expect=expect,
+            executor=executor,
             sharing=sharing,
         )
     if geojson is not None:

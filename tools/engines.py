@@ -14,6 +14,7 @@ from tools import keyfiles, render
 from tools.arguments import (
     ENV,
     BuilderKeys,
+    ExecutorOption,
     Json,
     MissionFilePath,
     OptionalKeys,
@@ -42,6 +43,7 @@ def build(
     builder_key: BuilderKeys = None,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
+    executor: ExecutorOption = "local",
     as_json: Json = False,
 ) -> int:
     """Build the engines of a mission, as a build of the mission would. Publish nothing.
@@ -53,7 +55,9 @@ def build(
 
     sharing, now = keyfiles.sharing(shared_cache, builder_key or [], passphrase_file, signer), int(time.time())
     with work_bars() as progress:
-        report, cache = engines(mission_file, store, cache_folder(), now=now, progress=progress, sharing=sharing)
+        report, cache = engines(
+            mission_file, store, cache_folder(), now=now, progress=progress, sharing=sharing, executor=executor
+        )
     rows = [one.as_json() for one in report]
     if as_json:
         print_json(rows if cache is None else {"engines": rows, "cache": cache.as_json()})

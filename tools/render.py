@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from builders.imagery.repetition import Repeats
     from builders.onboard.measurement import Measurement
     from builders.onboard.retriever import Located
-    from builders.report import BuildReport, CacheReport, EngineReport, OrderReport, PlanReport
+    from builders.report import BuildReport, CacheReport, EngineReport, NodeReport, OrderReport, PlanReport
     from store.audit.fsck import Audit
     from store.audit.repair_plan import RepairPlan, Step
     from store.format.result import Result
@@ -370,6 +370,21 @@ def plan(item: PlanReport, now: int) -> Iterator[str]:
         yield "a plan decodes no tile: only a build finds other undecodable ones, transparent and blank ones"
     yield from (f"note: {note}" for note in item.notes)
     yield from (f"hint: {hint}" for hint in item.hints)
+
+
+def nodes(items: Sequence[NodeReport]) -> Iterator[str]:
+    """Yield what each node of a cluster can build."""
+    for one in items:
+        gpus = f", {many(one.gpus, 'GPU')}" if one.gpus else ""
+        why = f"  RUNS NO UNITS: {one.why}" if one.why else ""
+        yield f"{one.name}  {one.address}  {many(one.cpus, 'CPU')}{gpus}{why}"
+        if one.host:
+            yield f"  host {one.host}"
+            backends = ", ".join(f"{name} {version}" for name, version in one.backends)
+            yield f"  providers {', '.join(one.providers) or 'none'}; backends {backends or 'none'}"
+    units = [one for one in items if not one.why]
+    cpus = many(sum(one.cpus for one in units), "CPU")
+    yield f"{many(len(items), 'node')}, {len(units)} of them run units, on {cpus}"
 
 
 def shared_cache(item: CacheReport | None) -> Iterator[str]:

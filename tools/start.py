@@ -56,6 +56,7 @@ app = Commands(
         "query": "tools.retrieval:query",
         "probe": "tools.retrieval:probe",
         "quality": "tools.retrieval:quality",
+        "nodes": "tools.cluster:nodes",
         "pack": "tools.packs:pack_command",
         "unpack": "tools.packs:unpack_command",
         "example": "tools.example:run",

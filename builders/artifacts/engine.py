@@ -7,8 +7,10 @@ An int8 engine is compiled from a quantised network, which has a key of its own 
 
 from __future__ import annotations
 
+import json
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,16 +21,25 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from builders.activity import doing
-from builders.artifacts.executor import LocalExecutor, Work
+from builders.artifacts.executor import Executor, LocalExecutor, Needs, Packed, Travel, Work
 from builders.artifacts.store import ArtifactStore, only
 from builders.artifacts.supply import Supply
 from builders.artifacts.task import Lookup, Progress, StoredObject, StoredObjects, silent
+from builders.bounded import values_in
 from builders.compose import BuildContext
 from builders.descriptors.decoding import Undecodable, decode, resized
 from builders.engines.base import EngineBackend, EngineSpec, not_here, require_target
 from builders.engines.card import CARD_LIMIT, Card, EngineRecipes
 from builders.engines.check import Tolerance, check_ends, require_author, require_tolerance
-from builders.engines.compiling import CompiledEngine, CompileSettings, HashedFile, compile_engine, quantise_network
+from builders.engines.compiling import (
+    CompiledEngine,
+    CompileSettings,
+    HashedFile,
+    compile_engine,
+    compiled_engine,
+    engine_result,
+    quantise_network,
+)
 from builders.engines.failures import failure
 from builders.engines.model import session_source
 from builders.engines.precision import CalibrationSet, caster_version, quantiser_version
@@ -44,6 +55,7 @@ from builders.report import EngineReport, PlanRow
 from store.disk.media import object_path
 from store.disk.objects import read_chunks
 from store.errors import Corrupt, FlightbagError, Invalid, Refused, Unavailable
+from store.format.cbor import Value
 from store.format.entries import Entry, kind_of, most_bytes
 from store.format.host import class_of, fit, is_host_class
 from store.format.ids import BuildKey, ObjectId
@@ -52,6 +64,8 @@ from store.ground.repository import Repository
 from store.ground.writer import writing
 
 _MAX_SEGMENT = 64
+# Of the JSON that says what an engine is: an inspector lists its layers.
+_MAX_VALUES = 1_000_000
 # An engine of a network that finds nothing in noise is checked on so many tiles.
 _CHECKED_TILES = 8
 
@@ -367,9 +381,9 @@ def engine_name(backbone: str, backend: str, version: str, host: str, precision:
 class CompileRequest:
     """A model to compile for a host class, in a process of its own.
 
-    The spec names the model by path and digest: an executor on another machine puts the file there first. The parts of
-    the result are files in a new folder under `workdir`, with the ids of their bytes. An int8 engine is compiled from
-    the bytes of `quantised`. The engine is checked on `rows`, or on noise.
+    The spec names the model by path and digest: on another machine its files lie elsewhere. The parts of the result are
+    files in a new folder under `workdir`, with the ids of their bytes. An int8 engine is compiled from the bytes of
+    `quantised`. The engine is checked on `rows`, or on noise.
     """
 
     backend: EngineBackend
@@ -420,7 +434,43 @@ def quantise_unit(request: QuantiseRequest, progress: Progress) -> tuple[HashedF
     )
 
 
-COMPILE = Work(compile_unit)
+def _pack(engine: CompiledEngine) -> Packed:
+    return json.dumps([engine_result(engine), engine.log]), [part.path.read_bytes() for part in engine.parts]
+
+
+def _reader(request: CompileRequest) -> Callable[[Any, Sequence[bytes]], CompiledEngine]:
+    def read(value: Any, parts: Sequence[bytes]) -> CompiledEngine:
+        if values_in(value.encode()) > _MAX_VALUES or len(parts) not in (1, 2):
+            raise ValueError("too many values or parts for an engine")
+        result, log = json.loads(value)
+        folder = Path(tempfile.mkdtemp(prefix="engine-", dir=request.workdir))
+        files = {}
+        for name, data in zip(("model", "weights"), parts, strict=False):
+            (folder / name).write_bytes(data)
+            files[name] = {"path": str(folder / name), "digest": ObjectId.of(data).hex()}
+        return compiled_engine({**result, "parts": files}, request.tolerance, str(log))
+
+    return read
+
+
+def _same(request: CompileRequest) -> Mapping[str, Value]:
+    caster = caster_version() if request.spec.precision == "fp16" else ""
+    return {**request.backend.key_fields(request.spec, request.host), "caster": caster}
+
+
+def _needs(request: CompileRequest) -> Needs:
+    return Needs(host=request.host, waits=True)
+
+
+def _files(request: CompileRequest) -> Mapping[Path, Sequence[str]]:
+    spec = request.spec
+    alone = [plugin.path for plugin in spec.plugins]
+    alone += [spec.reference.path] if spec.reference is not None else []
+    alone += [request.quantised] if request.quantised is not None else []
+    return {spec.model.path: spec.model.external, **dict.fromkeys(alone, ())}
+
+
+COMPILE = Work(compile_unit, travel=Travel(_pack, _reader, _same, _needs, files=_files))
 QUANTISE = Work(quantise_unit)
 
 
@@ -447,7 +497,7 @@ class EngineBuilder:
     context: BuildContext
     store: ArtifactStore
     inventory: Inventory | None
-    executor: LocalExecutor
+    executor: Executor
     progress: Progress = silent
 
     def engine(self, task: EngineTask) -> BuiltEngine:
@@ -483,9 +533,9 @@ class EngineBuilder:
         return BuiltEngine(replace(with_card(self.context, task, card), present=objects), card, None)
 
     def _require_made_here(self, task: EngineTask) -> None:
-        """Raise Refused where this machine does not make the engine."""
-        if why := task.backend.makes(task.host):
-            what = f"this machine does not make the engine of {task.spec.backbone}"
+        """Raise Refused where no machine that the executor has makes the engine."""
+        if why := self.executor.makes(task.backend, task.host):
+            what = f"nothing here makes the engine of {task.spec.backbone}"
             order = f"flightbag engines order {self.context.path} --store {self.store.writer.repository.media.path}"
             remedy = f"run `{order}`, and fulfil the order on a machine like the aircraft's"
             raise failure("wrong-host", f"{self.context.path}: {what}: {why}", remedy=remedy)
@@ -649,7 +699,12 @@ class EngineBuilder:
 
 
 def build_engines(
-    context: BuildContext, *, now: int, progress: Progress = silent, supply: Supply | None = None
+    context: BuildContext,
+    *,
+    now: int,
+    progress: Progress = silent,
+    supply: Supply | None = None,
+    executor: Executor | None = None,
 ) -> list[EngineReport]:
     """Build the engines of a mission file and nothing else; one whose building fails does not keep the others back.
     `supply` is what a shared cache offers.
@@ -662,7 +717,7 @@ def build_engines(
         calibrated = any(backbone.precision == "int8" for backbone in context.mission.backbones)
         inventory = context.inventory(progress) if calibrated else None
         tasks = engine_tasks(context, targets, inventory, store.lookup)
-        builder = EngineBuilder(context, store, inventory, LocalExecutor(), progress)
+        builder = EngineBuilder(context, store, inventory, executor or LocalExecutor(), progress)
         look_up_steps(store, tasks)
         if store.take_supply():
             builder.judge_offers(tasks)

@@ -17,7 +17,7 @@ import numpy as np
 
 from builders.activity import doing
 from builders.artifacts.engine import TargetHost
-from builders.artifacts.executor import LocalExecutor, Work
+from builders.artifacts.executor import Executor, Work
 from builders.artifacts.shard import ShardTask
 from builders.artifacts.store import ArtifactStore, Insertion
 from builders.artifacts.task import Lookup, Progress, StoredObject, StoredObjects, silent
@@ -247,7 +247,7 @@ class IndexBuilder:
     """Builds indexes into a store."""
 
     store: ArtifactStore
-    executor: LocalExecutor
+    executor: Executor
     progress: Progress = silent
 
     def build(self, task: IndexTask, layer: MapLayer) -> BuiltIndex:

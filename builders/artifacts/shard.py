@@ -8,7 +8,7 @@ first: the next build goes on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builders.activity import doing
-from builders.artifacts.executor import LocalExecutor, Work
+from builders.artifacts.executor import Executor, Needs, Packed, Travel, Work
 from builders.artifacts.store import ArtifactStore, only
 from builders.artifacts.task import KeyedTask, Lookup, Progress, StoredObject, StoredObjects
 from builders.compose import BuildContext
-from builders.descriptors.decoding import BadTile, tile_pixels
+from builders.descriptors.decoding import BAD_TILES, BadTile, tile_pixels
 from builders.descriptors.embed import CellRequest, CellResult, Description, Embedder
 from builders.descriptors.rows import CachedCell, RowCache, view_digests
 from builders.descriptors.shard import EMPTY_SIZE, Descriptors, Shard, read_shard, write_shard
@@ -41,12 +41,17 @@ from builders.onboard.layers import MapLayer
 from builders.recipe import RowRecipe, tile_list
 from builders.report import PlanRow
 from store.disk.objects import Batch
-from store.errors import Corrupt, NotFound, Refused
+from store.errors import Corrupt, NotFound, Refused, Unavailable
+from store.format.cbor import Value
 from store.format.entries import Entry
 from store.format.ids import BuildKey, ObjectId
 
-# Cells that are built under one set of locks and made durable together.
+# Cells that are made durable together; as many, or on a cluster more, are built under one set of locks.
 GROUP = 32
+# Cells under one set of locks, for each that can be under way at once: where they end, machines wait for the last.
+_ROUNDS = 8
+# Of what a worker on another machine says of a bad tile.
+_MAX_DETAIL = 300
 # Tiles that are decoded at once, only to see whether they can be.
 _JUDGED = 256
 # Rows of a shared cache that are described again, of each set and view: 1 of 16, but at least and at most so many.
@@ -217,7 +222,59 @@ def describe_cell(request: ShardRequest, progress: Progress) -> ShardResult:
     return next(describe_cells([request], progress))
 
 
-DESCRIBE = Work(describe_cell, describe_cells)
+def _pack(result: ShardResult) -> Packed:
+    return [list(fault) for fault in result.faults], [result.data]
+
+
+def _reader(request: ShardRequest) -> Callable[[Any, Sequence[bytes]], ShardResult]:
+    """Return what reads the shard of a request: it holds ids, and no tile."""
+    if isinstance(request.description.model, Path):
+        raise Unavailable(
+            "a network that is larger than the 2 GiB of one ONNX file does not travel to the nodes of a cluster",
+            remedy="build with --executor local",
+        )
+    earlier, metadata, dtype = request.earlier[0], dict(request.metadata), np.dtype(request.dtype)
+    view, zoom = request.description.view, request.cell.zoom
+    asked = np.union1d(np.array(request.cell.origins, np.uint64), earlier)
+    tiles = np.array(sorted(number for number, _ in request.cell.tiles), np.uint64)
+
+    def read(value: Any, parts: Sequence[bytes]) -> ShardResult:
+        (data,) = parts
+        shard = read_shard(data)
+        if dict(shard.metadata) != metadata or shard.descriptors.dtype != dtype:
+            raise ValueError("a shard of another cell, or of another recipe")
+        if not (find(asked, shard.tiles)[0].all() and find(shard.tiles, earlier)[0].all()):
+            raise ValueError("a shard with other rows than those asked for")
+        faults = tuple((int(number), str(reason), _words(str(detail))) for number, reason, detail in value)
+        bad = np.array(sorted(number for number, _, _ in faults), np.uint64)
+        if any(reason not in BAD_TILES for _, reason, _ in faults) or not find(tiles, bad)[0].all():
+            raise ValueError("a fault of an unknown kind, or of a tile that was not sent")
+        left_out = view.footprint(zoom, np.setdiff1d(asked, shard.tiles, assume_unique=True))
+        if not find(bad, left_out.ravel())[0].reshape(left_out.shape).any(axis=(1, 2)).all():
+            raise ValueError("a shard that leaves out a view without a bad tile")
+        origins, dim = shard.tiles.copy(), int(shard.descriptors.shape[1])
+        return ShardResult(data, ObjectId.of(data), origins, dim, len(origins) - len(earlier), faults)
+
+    return read
+
+
+def _words(text: str) -> str:
+    return "".join(filter(str.isprintable, text))[:_MAX_DETAIL]
+
+
+def _same(request: ShardRequest) -> Mapping[str, Value]:
+    return {"preprocessing": dict(request.description.preprocess.fields())}
+
+
+def _needs(request: ShardRequest) -> Needs:
+    return Needs(provider=request.description.device.provider)
+
+
+def _common(request: ShardRequest) -> object:
+    return request.description
+
+
+DESCRIBE = Work(describe_cell, describe_cells, Travel(_pack, _reader, _same, _needs, _common))
 
 
 # A group of cells may need every network: none gives way to another before `forget_networks`.
@@ -276,7 +333,7 @@ class ShardBuilder:
     context: BuildContext
     store: ArtifactStore
     inventory: Inventory
-    executor: LocalExecutor
+    executor: Executor
     progress: Progress
     faults: dict[int, Fault] = field(default_factory=dict)
 
@@ -300,8 +357,9 @@ class ShardBuilder:
         self.load(missing)
         self._total = sum(len(task.origins) for task in missing)
         try:
-            for start in range(0, len(missing), GROUP):
-                shards |= self._group(missing[start : start + GROUP])
+            step = max(GROUP, _ROUNDS * self.executor.width)
+            for start in range(0, len(missing), step):
+                shards |= self._group(missing[start : start + step])
         finally:
             forget_networks()
             self._descriptions.clear()  # each holds the bytes of its model
@@ -403,7 +461,7 @@ class ShardBuilder:
                 self.progress("checking tiles", len(batch), 0)
 
     def _group(self, tasks: Sequence[ShardTask]) -> dict[str, BuiltShard]:
-        """Build the shards of some keys, ascending, under the locks of all of them and with one barrier."""
+        """Build the shards of some keys, ascending, under the locks of all of them, with a barrier for each GROUP."""
         shards: dict[str, BuiltShard] = {}
         # Built by somebody else while this process waited, or under another name in this very group.
         later: list[ShardTask] = []
@@ -419,19 +477,27 @@ class ShardBuilder:
                     todo[task.recipe.key] = task
             with self.store.inserting() as batch:
                 built: dict[BuildKey, BuiltShard] = {}
+                fresh: dict[BuildKey, tuple[tuple[ObjectId, ...], float]] = {}
+
+                def settle() -> None:
+                    batch.commit()
+                    self.store.remember(fresh, "onnxruntime")
+                    fresh.clear()
+
                 try:
                     for how in {_how(task): None for task in todo.values()}:
                         same = [task for task in todo.values() if _how(task) == how]
                         model = self.context.specs[same[0].set.backbone].model.path
                         with doing(f"describing {how[0]} with the model {model}"):
                             for shard in self._built(same, self._descriptions[how], batch):
-                                built[shard.task.recipe.key] = shard
+                                key = shard.task.recipe.key
+                                built[key] = shard
+                                fresh[key] = (shard.id,), shard.seconds or 0.0
+                                if len(fresh) == GROUP:
+                                    settle()
                 finally:
                     # Also what was finished before somebody pressed Ctrl-C, or the next cell failed.
-                    batch.commit()
-                    self.store.remember(
-                        {key: ((one.id,), one.seconds or 0.0) for key, one in built.items()}, "onnxruntime"
-                    )
+                    settle()
             for shard in built.values():
                 shards[shard.task.name] = shard
                 self._keep(shard.task, shard.id, shard.size)

@@ -76,6 +76,10 @@ class Blank(BadTile):
     reason = "blank"
 
 
+# The reasons of bad tiles.
+BAD_TILES = frozenset(one.reason for one in (Undecodable, WrongSize, Transparent, Blank))
+
+
 def decode(data: bytes) -> Image.Image:
     """Return the tile as an RGB image, whatever its transparency.
 

@@ -34,8 +34,22 @@ MAX_DECODERS = 16
 # Half precision is float32 by now (`graph.widen_half`).
 INPUT_DTYPES = ("float32", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 
+# The cores that a network of this process may use; None for all of the machine.
+_share: int | None = None
 _ON_CPU = 'set device = "cpu"'
 _AS_DECLARED = "write the shape of the input in backbones.inputs as the model declares it: it says the layout"
+
+
+def share_cores(count: int | None) -> None:
+    """Let the networks that this process loads from now on use so many cores, None for all: others run beside it."""
+    global _share
+    _share = count
+
+
+def _usable_cores() -> int:
+    if _share is not None:
+        return _share
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Network:
@@ -66,7 +80,7 @@ class Network:
         if batch < 1:
             raise Invalid(f"a batch has at least 1 image, not {batch}")
         ort = import_onnxruntime()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = _usable_cores()
         self.workers = min(cores, MAX_WORKERS if device.is_cpu else MAX_DECODERS)
         self._turns = Semaphore(self.workers if device.is_cpu else 1)
         options = ort.SessionOptions()

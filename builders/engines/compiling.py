@@ -138,6 +138,19 @@ def compiled_engine(result: Mapping[str, Any], tolerance: Tolerance, log: str) -
     )
 
 
+def engine_result(engine: CompiledEngine) -> dict[str, Any]:
+    """Return what `compiled_engine` reads, without the parts."""
+    return {
+        "check": engine.check.as_json(),
+        "need": engine.need,
+        "inputs": engine.inputs,
+        "outputs": engine.outputs,
+        "tools": dict(engine.tools),
+        "inspector": engine.inspector,
+        "seconds": engine.seconds,
+    }
+
+
 def quantise_network(
     spec: EngineSpec,
     calibration: CalibrationSet,

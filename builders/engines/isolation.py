@@ -23,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +80,8 @@ class Limits:
 class Job:
     """What a worker is for. `module` is what Python runs; `does` ("compiles net.onnx") and `doing` ("compiling
     net.onnx") are for messages, `facts` are fields of every failure. `cwd` is its working directory. `still_s` are the
-    seconds without CPU time and messages after which it is ended, 0 for one that may wait."""
+    seconds without CPU time and messages after which it is ended, 0 for one that may wait. `secrets` are variables that
+    it gets although their names say that they are secret."""
 
     module: str
     does: str
@@ -89,6 +90,7 @@ class Job:
     facts: Mapping[str, Any] = field(default_factory=dict)
     max_result: int = _MAX_RESULT
     still_s: float = 0.0
+    secrets: Sequence[str] = ()
 
 
 def machine_memory() -> int:
@@ -171,7 +173,7 @@ def run_worker(
                 [sys.executable, "-X", "faulthandler", "-c", _START, str(os.getpid()), job.module,
                  str(request_path), str(result_path), str(worker_end)],
                 cwd=job.cwd,
-                env=_environment(folder),
+                env=_environment(folder, job.secrets),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -245,10 +247,10 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _environment(folder: Path, secrets: Sequence[str]) -> dict[str, str]:
     """The worker imports the modules of this process from the same places, and none that lie in its current folder."""
     return {
-        **{name: value for name, value in os.environ.items() if not _SECRET.search(name)},
+        **{name: value for name, value in os.environ.items() if name in secrets or not _SECRET.search(name)},
         "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
         "ORT_DISABLE_TELEMETRY": "1",
         "TMPDIR": str(folder),

@@ -6,6 +6,7 @@
     python -m tests.bench takeoff                                        a cold process, and 100,000 entries
     python -m tests.bench sync                                           nothing to do, one object changed, first copy
     python -m tests.bench bucket                                         a bucket, beside a plain S3 client
+    python -m tests.bench cluster                                        a Ray cluster: losses, scaling, the driver
     python -m tests.bench cache                                          100,000 keys looked up in a shared cache
     python -m tests.bench engines                                        a cache hit, and cold loads in each mode
     python -m tests.bench throughput                                     embedding, beside the bare session and decoding
@@ -37,6 +38,7 @@ from typing import Any
 
 from tests.bench import maps
 from tests.bench.bucket import bucket
+from tests.bench.cluster import cluster
 from tests.bench.delta import delta
 from tests.bench.engines import engines
 from tests.bench.orthophotos import orthophotos
@@ -234,6 +236,7 @@ def main() -> None:
         "takeoff": takeoff,
         "sync": sync,
         "bucket": bucket,
+        "cluster": cluster,
         "cache": shared_cache,
         "engines": engines,
         "throughput": maps.throughput,

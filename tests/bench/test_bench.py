@@ -13,7 +13,10 @@ import pytest
 from tests.support.stores import REPOSITORY_ROOT
 
 MAPS = ["throughput", "country", "scale", "orthophotos", "recall", "search"]
-EACH = ["side", "memory", "million", "takeoff", "sync", "bucket", "cache", "engines", "delta", "report", *MAPS]
+EACH = [
+    *("side", "memory", "million", "takeoff", "sync", "bucket", "cluster", "cache", "engines", "delta", "report"),
+    *MAPS,
+]
 TRIED = EACH if "FLIGHTBAG_DRILL" in os.environ else ["side", "search"]
 
 

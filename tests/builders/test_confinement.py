@@ -307,6 +307,7 @@ def test_it_has_no_secret_and_no_descriptor_of_its_parent(
 ) -> None:
     at_start(tmp_path, monkeypatch, SPY)
     secrets = ("FLIGHTBAG_PASSPHRASE", "SSH_AUTH_SOCK", "PKCS11_PIN", "MY_PASSWORD", "AWS_SECRET_ACCESS_KEY", "API_KEY")
+    secrets += ("RAY_AUTH_TOKEN",)
     for name in secrets:
         monkeypatch.setenv(name, "hunter2")
     with desk.key.open("rb") as held:
@@ -318,6 +319,21 @@ def test_it_has_no_secret_and_no_descriptor_of_its_parent(
     assert seen["env"]["PATH"] == os.environ["PATH"]
     assert seen["core"] == [0, 0]
     assert not [name for name in seen["fds"] if str(desk.folder) in name]
+
+
+@LINUX
+def test_a_driver_of_a_cluster_has_its_token_and_no_other_secret(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_start(tmp_path, monkeypatch, SPY)
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "MY_TOKEN", "FLIGHTBAG_PASSPHRASE"):
+        monkeypatch.setenv(name, "hunter2")
+    ran = desk.build(small(desk), "--executor", "ray")
+    environment = json.loads(ran.json["error"]["message"])["env"]
+    assert {name for name, value in environment.items() if value == "hunter2"} == {
+        "RAY_AUTH_TOKEN",
+        "RAY_AUTH_TOKEN_PATH",
+    }
 
 
 @LINUX

@@ -252,6 +252,7 @@ USES: dict[str, Use] = {
     ),
     "doctor": Use(lambda desk: ("doctor", desk.store)),
     "engines host": Use(lambda desk: ("engines", "host")),
+    "nodes": Use(lambda desk: ("nodes", "--resources")),
 }
 
 
