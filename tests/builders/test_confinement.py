@@ -134,6 +134,8 @@ def test_a_model_without_an_end_is_bounded_by_timeout_s(desk: Desk, command: str
 def test_a_decoder_that_hangs_is_bounded_and_its_tile_named(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The engine is there, so that nothing is compiled within the bound.
+    assert flightbag("engines", "build", small(desk), "--store", desk.store).status == 0
     at_start(tmp_path, monkeypatch, DECODER.format("time.sleep(3600)"))
     ran = desk.build(small(desk, more="[compile]\ntimeout_s = 3\n"))
     assert (ran.status, ran.json["error"]["kind"]) == (3, "timed-out")
