@@ -236,6 +236,8 @@ def _descriptors(text: _Text, facts: Facts, image: Tensor | None) -> Sequence[st
     text.key("dtype", '"float16"', 'or "float32": the numbers of the rows')
     tokens = output is not None and output.rank == 3
     text.key("pool", '"cls"', 'of tokens [N, T, d]: or "mean", "gem": one row of them', on=tokens)
+    text.key("device", '"cuda"', 'what describes: "cpu", or another provider of ONNX Runtime', on=False)
+    text.key("numeric", '"any"', "the map counts as the same whatever device made it", on=False)
     text.key("normalise", '"l2"', 'divides each row by its length, or "none"', on=False)
     text.table("[descriptors.preprocess]", "From a tile to an input. It must be what the network was trained with.")
     text.key("resize", f"[{side['H']}, {side['W']}]", "height and width in pixels")

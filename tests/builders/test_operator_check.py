@@ -52,7 +52,7 @@ def test_the_repeated_tiles_are_counted_again(desk: Desk) -> None:
     assert desk.built(mission)["coverage"]["missing"] == []
     assert desk.built(mission)["outcome"] == "unchanged"
     assert "4 show the same as another, allowed" in flightbag("show", desk.store, "left").out
-    assert "4 show the same as another, allowed" in flightbag("verify", desk.store, "--trust", desk.root).out
+    assert "4 show the same as another, allowed" in flightbag("verify", desk.store, "--trust", desk.root).words
     check = check_tiles([SourcePath(desk.folder / "terrain.mbtiles")])
     with Repository.open(desk.store) as repository:
         opened = repository.current("left")

@@ -47,7 +47,7 @@ def test_builds_signs_and_verifies(desk: Desk) -> None:
     assert any("a recall rests on at least 20" in text for text in report["not_measured"])
     age = age_in_days(verdict["coverage"]["oldest"], verdict["judged_at"])
     assert verdict["imagery_age_days"] == age
-    text = flightbag("verify", desk.store, "--trust", desk.root).out
+    text = flightbag("verify", desk.store, "--trust", desk.root).words
     assert f"up to {age} days old; the mission sets no limit" in text
 
 

@@ -208,7 +208,7 @@ def test_ages_are_said_where_none_is_enforced(desk: Desk) -> None:
     desk.built(desk.write_mission("left", sector="active_conflict"))
     limits = "; the mission sets no limit, customary for active_conflict are 183 days"
     assert f"days old when issued{limits}" in flightbag("show", desk.store, "left").out
-    assert f"days old{limits}" in flightbag("verify", desk.store, "left", "--trust", desk.root).out
+    assert f"days old{limits}" in flightbag("verify", desk.store, "left", "--trust", desk.root).words
 
 
 def test_a_zoom_that_no_source_has_is_said_so(desk: Desk) -> None:

@@ -14,7 +14,7 @@ from packaging.version import Version
 from tests.support import oldest, release
 
 # What users install; the libraries of TensorRT come from its vendor.
-EXTRAS = ("onboard", "build", "geotiff", "faiss", "remotes", "ssh")
+EXTRAS = ("onboard", "build", "geotiff", "faiss", "remotes", "report", "ssh")
 # The packages of these, and for each the tests that work with it; whole files where they are quick.
 PART = {
     "store/format/test_cbor.py": ["cbor2"],
@@ -26,6 +26,8 @@ PART = {
     "tools/test_aircraft.py": ["blake3", "click", "rich"],
     "builders/test_public.py": ["numpy", "onnx", "onnxruntime", "pillow", "pydantic"],
     "builders/mission/test_schema.py": ["pydantic"],
+    "builders/descriptors/test_decoding.py": ["simplejpeg"],
+    "tools/test_report.py::test_hostile_names_stay_words": ["jinja2"],
     "builders/areas/test_covering.py::test_the_demonstration_area_as_a_polygon": ["shapely"],
     "builders/imagery/test_pmtiles.py::test_a_run_is_given_a_tile_at_a_time": ["pmtiles"],
     "builders/imagery/test_geotiff.py::test_another_projection_is_warped_and_always_the_same": ["rasterio"],

@@ -25,6 +25,11 @@ class Ran:
     err: str
 
     @property
+    def words(self) -> str:
+        """The output with one space for each line end and indent: lines are wrapped."""
+        return " ".join(self.out.split())
+
+    @property
     def json(self) -> Any:
         return json.loads(self.out)
 

@@ -82,9 +82,9 @@ if __name__ == "__main__":
     told: dict[str, str] = {}
     if sys.argv[4:]:
         (scratch / "before").mkdir()
+        confine_here(pytest.MonkeyPatch())
         told = look(desk.store, desk, scratch / "before")
         become(int(sys.argv[4]))
-        confine_here(pytest.MonkeyPatch())
     told = told or look(store, desk, scratch)
     print(json.dumps(told, indent=2))
     sys.exit(bool(told))

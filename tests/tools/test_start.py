@@ -97,7 +97,8 @@ def test_the_version_is_that_of_the_package() -> None:
 
 def test_a_group_is_listed_in_the_order_of_its_table() -> None:
     context = click.Context(app)
-    assert app.list_commands(context)[:3] == ["init", "plan", "build"]
+    first = ["doctor", "init", "new", "plan", "build"]
+    assert [name for name in app.list_commands(context) if name in first] == first
     shown = flightbag("--help").out
     assert [shown.index(f"  {name} ") for name in ("init", "plan", "verify", "keys")] == sorted(
         shown.index(f"  {name} ") for name in ("init", "plan", "verify", "keys")
