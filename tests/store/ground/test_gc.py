@@ -181,7 +181,7 @@ def test_exactly_the_grace_time_is_old_enough(store: Path, age: float, goes: boo
         for inserted, ctime in ((since, since - 1), (0, since)):
             row = Row.of(stamp, inserted=inserted, verified=0)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(Media, "objects", partial(aged, Media.objects, repository.media, ctime))
+                patch.setattr(Media, "objects", staticmethod(partial(aged, Media.objects, repository.media, ctime)))
                 found = plan_gc(repository, lambda first, row=row: {lone: row}, now=since + age)
             assert (lone in ids(found)) is goes
 
