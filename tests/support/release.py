@@ -103,7 +103,9 @@ def parts(tree: Path, into: Path, name: str, epoch: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         uv("venv", "--python", sys.executable, folder)
         options = ["--require-hashes", "--find-links", into, "--requirement", into / f"{name}.txt"]
-        uv("pip", "install", "--python", folder, *options)
+        # The oldest Python that the file serves needs the most: what the list has does not depend on who makes it.
+        oldest = "3.10" if name.endswith("3.10") else "3.11"
+        uv("pip", "install", "--python", folder, "--python-version", oldest, *options)
         command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible"]
         command += ["--pyproject", str(tree / "pyproject.toml"), folder]
         variables = {**os.environ, "SOURCE_DATE_EPOCH": epoch}
