@@ -12,7 +12,8 @@ from builders.confinement import Progress
 from builders.imagery.roworder import SourcePath
 from builders.inspection import Inspected
 from builders.mission.template import Facts, template
-from store.errors import NO_SPACE, Invalid, Unavailable, no_space
+from store.disk.durable import Disk, write_new_file
+from store.errors import NO_SPACE, Invalid, Unavailable
 from store.format.entries import SEGMENT
 from store.format.manifest import MISSION_ID
 
@@ -31,15 +32,13 @@ def write_new(path: Path, imagery: str, model: Path, *, today: datetime.date, pr
     seen = confinement.inspect(imagery, model, progress=progress)
     text, open_points = template(_facts(path, SourcePath.parse(imagery).path, model, seen, today))
     try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        _check_free(path)
-    except OSError as error:
+        write_new_file(Disk(), os.path.abspath(path), text.encode(), 0o644)
+    except Unavailable as error:
+        _check_free(path)  # somebody else made one meanwhile
         if error.errno in NO_SPACE:
-            raise no_space(str(path), error.errno) from error
-        message = f"{path} cannot be written: {error.strerror}"
-        raise Unavailable(message, remedy="give a path in a folder that exists", path=str(path)) from error
+            raise
+        remedy = "give a path in a folder that exists, and in which you may write"
+        raise error.restated(error.message, remedy=remedy) from error
     return open_points
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from builders import confinement, new_mission
 from builders.inspection import Imagery, Inspected
 from builders.mission.template import Tensor
 from builders.new_mission import write_new
+from store.disk.durable import Disk
 from store.errors import Invalid, Unavailable
 
 TODAY = datetime.date(2026, 11, 30)
@@ -76,6 +78,20 @@ def test_a_file_that_appears_meanwhile_stays(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(Invalid, match="exists already"):
         write(tmp_path)
     assert (tmp_path / "north.toml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("step", ["write", "sync_file"])
+def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def fail(_disk: Disk, *_arguments: object) -> None:
+        raise Unavailable("no space left", kind="no-space", errno=errno.ENOSPC, remedy="free some")
+
+    monkeypatch.setattr(confinement, "inspect", lambda *_args, **_options: SEEN)
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, step, fail)
+        with pytest.raises(Unavailable, match="no space left; free some"):
+            write(tmp_path)
+    assert not (tmp_path / "north.toml").exists()
+    assert write(tmp_path)
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
