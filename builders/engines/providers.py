@@ -50,7 +50,9 @@ _WHEELS = {
 _CAPABILITY = (75, 76)
 # The profile of a run names each operator once; a large network has some thousands.
 _MAX_PROFILE = 64 << 20
-_FRACTIONS = ("float", "float16", "bfloat16", "double")
+# What an operator that ran elsewhere may have made: shapes, indices and conditions, which are the same on any device. A
+# quantised number is none of them: it stands for a fraction that was rounded there.
+_WHOLE = ("int64", "int32", "bool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,7 @@ def recorded(device: Device, options: Any) -> Iterator[None]:
 
 def require_provider(device: Device, session: Any) -> None:
     """End the notes of a session that ran. Raise Unavailable where nothing ran with the device's provider, and Invalid
-    where one arithmetic is named and an operator that makes numbers with a fraction ran elsewhere: those that compute
+    where one arithmetic is named and an operator ran elsewhere that makes more than whole numbers: those that compute
     shapes may."""
     if device.is_cpu:
         return
@@ -238,8 +240,8 @@ def require_provider(device: Device, session: Any) -> None:
 
 
 def operators(profile: bytes, own: str) -> tuple[set[str], int]:
-    """Return, of a profile of ONNX Runtime, the operators that made fractions elsewhere than with the provider `own`,
-    and how many ran with it."""
+    """Return, of a profile of ONNX Runtime, the operators that made something else than whole numbers elsewhere than
+    with the provider `own`, and how many ran with it."""
     if len(profile) > _MAX_PROFILE:
         raise failure("failed", f"the profile of ONNX Runtime has more than {_MAX_PROFILE} bytes")
     elsewhere, count = set(), 0
@@ -250,10 +252,15 @@ def operators(profile: bytes, own: str) -> tuple[set[str], int]:
                 continue
             if about["provider"] == own:
                 count += 1
-            elif any(kind in _FRACTIONS for output in about["output_type_shape"] for kind in output):
+            elif not _is_whole([kind for output in about["output_type_shape"] for kind in output]):
                 elsewhere.add(f"{about['op_name']} ({about['provider'].removesuffix(_SUFFIX)})")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise failure(
             "failed", f"the profile of ONNX Runtime cannot be read: {type(error).__name__}: {error}"
         ) from None
     return elsewhere, count
+
+
+def _is_whole(kinds: list[str]) -> bool:
+    """Whether there are outputs, and nothing but whole numbers in them."""
+    return bool(kinds) and all(kind in _WHOLE for kind in kinds)

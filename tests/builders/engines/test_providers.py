@@ -194,6 +194,18 @@ def test_operators_that_make_fractions_must_run_with_the_provider(profile: bytes
     assert operators(ran, CUDA) == ({"Mul (CPU)"}, 3)
 
 
+@pytest.mark.parametrize("kinds", [["uint8"], ["int8"], ["float8e4m3fn"], ["int4"], ["int64", "float"], [], ["string"]])
+def test_what_is_no_whole_number_was_made_elsewhere(kinds: list[str]) -> None:
+    """Also quantised numbers, 8-bit fractions and outputs that the profile does not tell."""
+
+    def node(name: str, provider: str, outputs: list[str]) -> dict[str, Any]:
+        shapes = [{kind: [1]} for kind in outputs]
+        return {"cat": "Node", "args": {"op_name": name, "provider": provider, "output_type_shape": shapes}}
+
+    ran = [node("Add", CUDA, ["float"]), node("Shape", OWN, ["int64"]), node("QLinearConv", OWN, kinds)]
+    assert operators(json.dumps(ran).encode(), CUDA) == ({"QLinearConv (CPU)"}, 1)
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"[", b"{}x", b"[1]", b'[{"cat": "Node", "args": {"provider": 1}}]', b"[" * 9999]
 )
