@@ -83,7 +83,8 @@ class Facts:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Return what `render` wrote. Raise Corrupt, AttributeError, KeyError, TypeError or ValueError for anything else."""
+        """Return what `render` wrote. Raise Corrupt, AttributeError, KeyError, TypeError or ValueError for what it did
+        not."""
         value = decode(data, limit=LIMIT, what="what a node can build")
         if objection(value["host"]) or type(value["cpus"]) is not int:
             raise ValueError("a node without host class or CPUs")
