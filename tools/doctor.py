@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Annotated
 
 from tools import render
-from tools.arguments import ENV, Json, cache_folder, print_lines
-from tools.parameters import Argument
+from tools.arguments import Json, StoreIfFound, cache_folder, print_lines
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
 
 @command
 def doctor(
-    store: Annotated[
-        str | None,
-        Argument(metavar="[STORE]", envvar=ENV, help="Also look at this store."),
-    ] = None,
+    store: StoreIfFound = None,
     as_json: Json = False,
 ) -> int:
     """Show what this machine can build and fly, and what is wrong: extras, libraries, GPU, room, clock, file system.

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TextIO
 
 from store.errors import NO_SPACE, FlightbagError, Invalid, Unavailable, no_space
+from tools.parameters import Later
 from tools.printable import printable
 from tools.streams import OutputLost, discard
 
@@ -114,6 +115,9 @@ def exits(
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
+                for name, value in kwargs.items():
+                    if isinstance(value, Later):
+                        kwargs[name] = value.look()
                 status = function(*args, **kwargs)
                 sys.stdout.flush()
             except FlightbagError as error:

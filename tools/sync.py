@@ -18,7 +18,7 @@ from store.ground.seen import Seen
 from store.ground.sync import SyncPlan, apply_syncs, check_targets, plan_sync
 from store.remotes.place import Bucket, Folder, Host, place_of
 from tools import render
-from tools.arguments import GiveUp, Json, cache_folder, patience_of, print_lines
+from tools.arguments import GiveUp, Json, cache_folder, leading, patience_of, print_lines
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import reading_bars
@@ -57,7 +57,11 @@ class _Outcome:
 def run(
     source: Annotated[
         str,
-        Argument(metavar="SRC", help="The store to copy from: a folder, user@host:PATH by ssh, or s3://BUCKET/PREFIX."),
+        leading(
+            "The store to copy from: a folder, user@host:PATH by ssh, or s3://BUCKET/PREFIX.",
+            metavar="SRC",
+            is_first=lambda _: True,
+        ),
     ],
     targets: Annotated[
         list[str],
