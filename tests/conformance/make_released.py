@@ -221,7 +221,7 @@ outside = true
         build(here, "--key", "copilot.key")  # a draft that one of two has signed
 
     run("sync", "ground", "stick")
-    report = run("verify", "stick", "ridge", *verify[2:]).json
+    run("verify", "stick", "ridge", *verify[2:])
     run("sync", "stick", "ground")
 
     run("prove", "ground", "ridge", "files/calibration/camera.yaml", "--out", "camera.proof")
@@ -237,7 +237,7 @@ outside = true
     least = re.search(r"give --split (\d+)", flightbag(*packing(1)).err)
     assert least is not None
     run(*packing(int(least[1])))
-    return facts(report)
+    return facts()
 
 
 def found_world() -> None:
@@ -279,7 +279,7 @@ def packing(split: int) -> tuple[object, ...]:
     return ("pack", "ground", "ridge", "-o", "bags/ridge.tar", *against)
 
 
-def facts(report: dict[str, Any]) -> dict[str, Any]:
+def facts() -> dict[str, Any]:
     """What a reader of the archive must find, as far as the commands have printed it."""
     at = int(time.time())
     pinned = Path("pinned.root.cbor").read_bytes()
@@ -290,9 +290,9 @@ def facts(report: dict[str, Any]) -> dict[str, Any]:
         "at": at,
         "aircraft": AIRCRAFT,
         "host": HOST,
-        "entries": {entry.name: str(entry.object) for entry in verdict.mission.table.entries},
+        "entries": {entry.name: str(entry.id) for entry in verdict.mission.table.entries},
         "objects": sum(1 for path in Path("ground/objects").rglob("*") if path.is_file()),
-        "events": [event["event"] for event in run("log", "ground", "--json").json["events"]],
+        "events": [event["event"] for event in map(json.loads, Path("ground/log").read_text().splitlines())],
     }
 
 
