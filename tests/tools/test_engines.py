@@ -382,10 +382,10 @@ class TestExplainKey:
         assert ran.status == 2
         assert "has no backbone 'nobody'" in message(ran)
         assert "embedder" in ran.json["error"]["remedy"]
-        ran = explain(mission, "--against", built.store, "nobody", "--json")
+        ran = explain(mission, "--against", "nobody", "--store", built.store, "--json")
         assert ran.status == 1
         assert "nobody" in message(ran)
-        ran = explain(mission, "--against", built.folder / "nowhere", "left", "--json")
+        ran = explain(mission, "--against", "left", "--store", built.folder / "nowhere", "--json")
         assert ran.status == 3
         add_backbone(mission, "fresh")
         ran = flightbag("explain-key", mission, "fresh", "--against", "left", "--store", built.store, "--json")

@@ -579,7 +579,7 @@ def test_a_go_fits_one_screen_and_has_a_code_for_the_radio(ready: Fleet) -> None
     assert len(lines) <= 24
     code = ready.json("verify", ready.store, "left", "--trust", ready.root)["missions"][0]["code"]
     assert re.fullmatch(r"[0-9A-Z]{5}-[0-9A-Z]{5}", code)
-    assert code in lines[0]
+    assert code in lines[1]
 
 
 class TestWhatTheReviewFound:

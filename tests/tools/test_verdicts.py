@@ -59,7 +59,7 @@ def test_a_go_says_who_signed_and_what_would_judge_the_rest(desk: Path) -> None:
         assert what in said
     assert "expiry: the mission never expires -> valid_for in the mission file" in said
     assert "not judged aircraft" not in flightbag(*verify(desk, NORTH.id, "--aircraft", "uav-07")).out
-    assert max(map(len, out.splitlines())) <= 80
+    assert max(map(len, out.splitlines()[1:])) <= 80  # the first has the path of the store
     value = flightbag(*verify(desk, NORTH.id, "--json")).json["missions"][0]
     assert value["signers"] == [{"kid": PILOT.kid.hex(), "name": "Pia of the ridge"}]
 
