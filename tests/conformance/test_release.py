@@ -107,9 +107,17 @@ def test_each_machine_that_flies_has_its_wheels(registry: None, tmp_path: Path, 
     release.uv("pip", "install", "--dry-run", "--require-hashes", *options, "--requirement", lock)
 
 
-def test_the_wheel_has_the_same_bytes_wherever_and_whenever_it_is_built(registry: None, tmp_path: Path) -> None:
+def test_wheel_and_sdist_have_the_same_bytes_wherever_and_whenever_they_are_built(
+    registry: None, tmp_path: Path
+) -> None:
+    """Also the wheel that is built from the tree, and not from the sdist."""
     built = []
-    for name, mask, zone in (("here", 0o022, "UTC"), ("in/another folder", 0o077, "Asia/Kathmandu")):
+    places = (
+        ("here", 0o022, "UTC", ()),
+        ("in/another folder", 0o077, "Asia/Kathmandu", ()),
+        ("wheel", 0o027, "UTC", ("--wheel",)),
+    )
+    for name, mask, zone, kinds in places:
         tree, into = tmp_path / name, tmp_path / f"{name}.dist"
         tree.mkdir(parents=True)
         with pytest.MonkeyPatch.context() as patch:
@@ -119,10 +127,14 @@ def test_the_wheel_has_the_same_bytes_wherever_and_whenever_it_is_built(registry
                 epoch = release.committed(tree)
                 for path in tree.rglob("*"):
                     os.utime(path, (time.time() - len(built), time.time()))
-                built.append(release.build_wheel(tree, into, epoch).read_bytes())
+                release.build(tree, into, epoch, *kinds)
+                built.append({path.name: path.read_bytes() for path in into.iterdir()})
             finally:
                 os.umask(before)
     assert built[0] == built[1]
+    assert [name.rsplit(".", 1)[1] for name in sorted(built[0])] == ["whl", "gz"]
+    assert built[2].items() <= built[0].items()
+    assert len(built[2]) == 1
 
 
 def test_a_release_is_the_same_each_time(dist: Path, tmp_path: Path) -> None:
