@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,26 @@ def test_a_release_is_the_same_each_time(dist: Path, tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
         path.name: path.read_bytes() for path in dist.iterdir()
     }
+
+
+def test_the_wheel_says_what_it_is(dist: Path) -> None:
+    [wheel] = dist.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        [name] = [one for one in files.namelist() if one.endswith(".dist-info/METADATA")]
+        said = email.message_from_bytes(files.read(name))
+        assert any(one.endswith("/LICENSE") for one in files.namelist())
+        tops = {one.split("/")[0] for one in files.namelist()}
+    assert tops == {"store", "builders", "tools", name.split("/")[0]}
+    assert (said["Name"], said["Version"]) == ("flightbag", PROJECT["project"]["version"])
+    assert said["License-Expression"] == "Apache-2.0"
+    assert said["Description-Content-Type"] == "text/markdown"
+    assert said.get_payload() == (REPOSITORY / "README.md").read_text()
+    assert said["Keywords"]
+    assert said["Requires-Python"] == ">=3.10"
+    named = {one.removeprefix("Programming Language :: Python :: ") for one in said.get_all("Classifier")}
+    assert {*PYTHONS} - {"3.14"} <= named  # which is not run as a whole yet
+    assert "3.14" not in named
+    assert said.get_all("Project-URL") is None, "each is a public address of this repository, and of nobody else"
 
 
 @pytest.mark.parametrize(("name", "suffix"), [("onboard", ""), ("onboard-3.10", "-python3.10")])
