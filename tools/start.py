@@ -30,6 +30,7 @@ app = Commands(
         "init": "tools.cli:init",
         "new": "tools.new:new",
         "plan": "tools.cli:plan",
+        "status": "tools.standing:status",
         "build": "tools.cli:build",
         "ls": "tools.cli:list_missions",
         "show": "tools.cli:show",
