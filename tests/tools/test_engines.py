@@ -83,7 +83,7 @@ class TestBuild:
 
     def test_says_so_to_machines(self, desk: Desk, mission: Path) -> None:
         ran = build(desk, mission, "--json")
-        (one,) = ran.json
+        (one,) = ran.json["engines"]
         assert (ran.status, one["action"], one["backbone"], one["error"]) == (0, "built", "embedder", None)
         assert one["seconds"] > 0
         assert one["bytes"] == sum(size for _, size in one["card"]["parts"].values())
@@ -95,7 +95,7 @@ class TestBuild:
     def test_signs_and_publishes_nothing(self, desk: Desk, mission: Path) -> None:
         log = flightbag("log", desk.store, "--json").json
         assert build(desk, mission).status == 0
-        assert flightbag("ls", desk.store, "--json").json == []
+        assert flightbag("ls", desk.store, "--json").json["missions"] == []
         assert flightbag("log", desk.store, "--json").json == log
 
     def test_a_failure_is_told_with_its_kind_and_the_others_are_built(self, desk: Desk, mission: Path) -> None:
@@ -147,7 +147,7 @@ class TestBuild:
 
     def test_the_environment_names_the_store(self, desk: Desk, mission: Path) -> None:
         assert flightbag("engines", "build", mission, env={"FLIGHTBAG_STORE": str(desk.store)}).status == 0
-        (one,) = build(desk, mission, "--json").json
+        (one,) = build(desk, mission, "--json").json["engines"]
         assert one["action"] == "reused"
 
     @without_tensorrt
@@ -169,7 +169,7 @@ class TestBuild:
 class TestShow:
     def test_the_cards_of_a_mission(self, built: Desk) -> None:
         ran = flightbag("engines", "show", built.store, "left", "--json")
-        (card,) = ran.json
+        (card,) = ran.json["cards"]
         assert (ran.status, card["schema"]) == (0, SCHEMA)
         entries = flightbag("show", built.store, "left", "--json").json["entries"]
         parts = {card["entry"]: card["parts"]["model"]}
@@ -181,19 +181,19 @@ class TestShow:
             assert text in people
 
     def test_the_card_of_a_key(self, built: Desk) -> None:
-        (of_mission,) = flightbag("engines", "show", built.store, "left", "--json").json
+        (of_mission,) = flightbag("engines", "show", built.store, "left", "--json").json["cards"]
         before = listing(built.store)
         ran = flightbag("engines", "show", built.store, of_mission["key"], "--json")
         assert listing(built.store) == before
         assert ran.status == 0
-        assert ran.json == [{**of_mission, "entry": None}]
+        assert ran.json["cards"] == [{**of_mission, "entry": None}]
         people = flightbag("engines", "show", built.store, of_mission["key"])
         assert of_mission["key"] in people.out
         assert flightbag("engines", "show", of_mission["key"], env={"FLIGHTBAG_STORE": str(built.store)}).status == 0
 
     def test_a_key_that_is_in_no_mission(self, desk: Desk, mission: Path) -> None:
-        (one,) = build(desk, mission, "--json").json
-        (card,) = flightbag("engines", "show", desk.store, one["key"], "--json").json
+        (one,) = build(desk, mission, "--json").json["engines"]
+        (card,) = flightbag("engines", "show", desk.store, one["key"], "--json").json["cards"]
         assert card == {"entry": None, **one["card"]}
 
     @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ class TestHost:
         edit(
             mission, ('host = "auto"', f'host = "{host}"'), ('precision = "fp32"', 'precision = "fp32"\nmode = "fast"')
         )
-        (one,) = build(desk, mission, "--json").json
+        (one,) = build(desk, mission, "--json").json["engines"]
         assert one["action"] == "built"
         assert one["card"]["fields"]["host"] == OnnxRuntimeBackend().describe_host()
         edit(mission, (f'host = "{host}"', f'host = "cpu-{platform.machine()}"'))
@@ -302,7 +302,7 @@ def explain(mission: Path, *more: object) -> Ran:
 
 class TestExplainKey:
     def test_needs_no_store(self, desk: Desk, mission: Path) -> None:
-        (one,) = build(desk, mission, "--json").json
+        (one,) = build(desk, mission, "--json").json["engines"]
         shutil.rmtree(desk.store)
         before = listing(desk.folder)
         ran = explain(mission, "--json")

@@ -257,7 +257,7 @@ class TestRollback:
         assert f"this goes back to manifest {dry['to']}" in facts
         assert f"signing code {dry['to_code']}" in facts
         assert "! files/calibration/camera.yaml" in facts
-        row = flightbag("log", equipped.store, "left", "--json").json[-1]
+        row = flightbag("log", equipped.store, "left", "--json").json["events"][-1]
         assert row["event"] == "rolled-back"
 
     def test_a_log_that_somebody_wrote_chooses_nothing(self, equipped: Desk) -> None:
