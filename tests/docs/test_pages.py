@@ -293,6 +293,14 @@ def test_every_block_has_a_language(page: Path) -> None:
         assert block.language != "text" or not re.match(r"(\w*\$ |flightbag )", block.text) or page == README, block
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_a_terminal_shows_every_line_of_a_block(page: Path) -> None:
+    """A drawing in `mermaid` is not read as text."""
+    for block in blocks(page):
+        if block.language != "mermaid":
+            assert [line for line in block.text.splitlines() if len(line) > 80] == [], block
+
+
 def test_every_page_is_reached_from_readme() -> None:
     reached, ahead = {README}, [README]
     while ahead:

@@ -66,7 +66,7 @@ def flip_one_byte() -> None:
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
-    print(f"\none bit of {victim.relative_to(HERE)} is flipped")
+    print("\none bit of the largest object of aircraft/store is flipped")
 
 
 def main() -> None:
