@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import platform
 import shutil
 from pathlib import Path
@@ -89,7 +88,7 @@ class TestBuild:
         assert one["bytes"] == sum(size for _, size in one["card"]["parts"].values())
         assert one["entry"].startswith("engines/embedder/")
         assert one["card"]["key"] == one["key"]
-        (again,) = build(desk, mission, "--json").json
+        (again,) = build(desk, mission, "--json").json["engines"]
         assert again == {**one, "action": "reused", "seconds": None}
 
     def test_signs_and_publishes_nothing(self, desk: Desk, mission: Path) -> None:
@@ -103,7 +102,7 @@ class TestBuild:
         add_backbone(mission, "wide", ('"embedder.onnx"', '"wide.onnx"'))
         ran = build(desk, mission, "--json")
         assert ran.status == 1
-        good, bad = ran.json
+        good, bad = ran.json["engines"]
         assert (good["action"], bad["action"]) == ("built", "failed")
         assert (bad["error"]["kind"], bad["card"], bad["seconds"]) == ("wrong-inputs", None, None)
         assert "backbones[wide]" in bad["error"]["message"]
@@ -117,7 +116,7 @@ class TestBuild:
     def test_memory_that_ran_out_could_not_be_told(self, desk: Desk, mission: Path) -> None:
         edit(mission, ("[target]", "[compile]\nmemory_mib = 512\n\n[target]"))
         edit(mission, ("max = 32", "max = 100000"))  # inputs of 5 GB
-        (one,) = (ran := build(desk, mission, "--json")).json
+        (one,) = (ran := build(desk, mission, "--json")).json["engines"]
         assert (ran.status, one["action"], one["error"]["kind"]) == (3, "failed", "out-of-memory")
         assert "memory_mib" in one["error"]["remedy"]
         edit(mission, ("memory_mib = 512", "memory_mib = 65536"), ("max = 100000", "max = 32"))
@@ -130,7 +129,7 @@ class TestBuild:
         # A second is the least that may be asked for, and may do: here it is less than a process takes to begin.
         monkeypatch.setattr("builders.compose.Limits", lambda memory, seconds: Limits(memory, seconds / 1000))
         edit(mission, ("[target]", "[compile]\ntimeout_s = 1\n\n[target]"))
-        (one,) = (ran := build(desk, mission, "--json")).json
+        (one,) = (ran := build(desk, mission, "--json")).json["engines"]
         assert (ran.status, one["action"], one["error"]["kind"]) == (3, "failed", "timed-out")
         assert "more than 0.001 s" in one["error"]["message"]
         monkeypatch.undo()
@@ -308,7 +307,7 @@ class TestExplainKey:
         ran = explain(mission, "--json")
         assert listing(desk.folder) == before
         assert ran.status == 0
-        assert ran.json == {"key": one["key"], "fields": one["card"]["fields"], "steps": {}}
+        assert ran.own == {"key": one["key"], "fields": one["card"]["fields"], "steps": {}}
         people = explain(mission).out
         assert people.splitlines()[-1] == f"key {one['key']}"
         for field in ran.json["fields"]:
@@ -367,7 +366,7 @@ class TestExplainKey:
         salt = ran.json["differs"][2]
         assert (salt["new"], salt["old"]) == ("again", "")
         # What it says is what a build does.
-        (one,) = build(built, mission, "--json").json
+        (one,) = build(built, mission, "--json").json["engines"]
         assert (one["action"], one["key"]) == ("built", ran.json["key"])
 
     def test_what_is_not_in_the_key_differs_in_nothing(self, built: Desk) -> None:
@@ -396,7 +395,7 @@ class TestExplainKey:
 def test_the_installed_program_says_the_same(desk: Desk, mission: Path) -> None:
     ran = program("flightbag", "engines", "build", mission, "--store", desk.store, "--json")
     assert (ran.status, ran.err) == (0, "")
-    (one,) = json.loads(ran.out)
+    (one,) = ran.json["engines"]
     assert one["action"] == "built"
     ran = program("flightbag", "explain-key", mission, "embedder", "--json")
     assert ran.json["key"] == one["key"]

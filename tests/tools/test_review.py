@@ -89,7 +89,8 @@ class Signing:
         if self.what == "withdrawal":
             return (self.desk.store / "withdrawn/left.mission").exists()
         ran = flightbag(*self.view, "--json")
-        return bool(ran.json["signers" if self.what == "root" else "kids"])
+        said = ran.json["releases"][0] if self.what == "release" else ran.json
+        return bool(said["signers" if self.what == "root" else "kids"])
 
     def signed_code(self) -> str:
         return code_of(*(("show", self.desk.store, "right") if self.what == "mission" else self.view))
