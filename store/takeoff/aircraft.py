@@ -79,7 +79,10 @@ _ENROL_AGAIN = (
     "slots remember, and forgets everything else that it has accepted and flown"
 )
 _NEW_KEY = "have an operator enrol the aircraft again (flightbag aircraft enrol --again), which makes a new key"
-_ENROL_ONCE = "check the path of the state; a new aircraft is enrolled once, with `flightbag aircraft enrol`"
+_ENROL_ONCE = (
+    "check the path of the state, and that its disk is mounted; a new aircraft is enrolled once, with "
+    "`flightbag aircraft enrol`"
+)
 
 
 @dataclass(frozen=True, slots=True)
