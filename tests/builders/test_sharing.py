@@ -379,7 +379,9 @@ def test_no_more_is_fetched_than_the_work_could_make(second: Desk, tmp_path: Pat
     places = ("engines/", "descriptors/", "probes/", "indexes/embedder/graph", "indexes/embedder/coarse")
     for place in places:
         key = key_of(second, cache, place)
-        huge = Built(key, ((ObjectId.of(place.encode()), 2**33),), root.epoch, 0)  # there is none: that would be `missing`
+        huge = Built(
+            key, ((ObjectId.of(place.encode()), 2**33),), root.epoch, 0
+        )  # there is none: that would be `missing`
         records(cache)[key].write_bytes(signed_built(huge, [signer], root))
     report = build(second, cache).json
     assert report["cache"]["refused"] == {"too-large": len(places)}

@@ -474,7 +474,8 @@ def test_a_real_mount_that_dies_holds_no_build(station: Path, tmp_path: Path, mo
                 cache.push([(built(OTHER), signed(built(OTHER)))], repository.media)
             assert cache.tally.unpushed == 1
             assert "has not answered" in str(dying._silent)
-        assert (left_behind := set(threading.enumerate()) - others)
+        left_behind = set(threading.enumerate()) - others
+        assert left_behind
         for thread in left_behind:  # they end, now that the mount answers, and have files of it open until then
             thread.join()
         assert pull(shelf(), tmp_path / "new")[0] == {KEY}
