@@ -313,7 +313,7 @@ def judge(given: Desk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
                 batch.commit()
             supply = Supply(lambda _asked: offers)
             store = ArtifactStore(writer, int(time.time()), supply)
-            assert store.take_supply()
+            assert store.take_supply({})
             args = (context, store, planned.inventory, LocalExecutor(), silent)
             EngineBuilder(*args).judge_offers(planned.of(EngineTask))
             ShardBuilder(*args).judge_offers(planned.of(ShardTask))
@@ -368,6 +368,24 @@ def test_what_is_refused_is_made_and_put_there(second: Desk, tmp_path: Path) -> 
     # Whoever comes next finds what was made.
     after = build(other, cache).json
     assert (made(after), after["cache"]["refused"]) == ([], {})
+
+
+def test_no_more_is_fetched_than_the_work_could_make(second: Desk, tmp_path: Path) -> None:
+    """Each kind of artifact has a bound, to which its own work keeps and a record of gigabytes does not."""
+    cache = tmp_path / "cache"
+    with Repository.open(second.store) as repository:
+        root = repository.trust_root().root
+    signer = PrivateKey.of_pem((second.folder / "station.key").read_bytes(), None)
+    places = ("engines/", "descriptors/", "probes/", "indexes/embedder/graph", "indexes/embedder/coarse")
+    for place in places:
+        key = key_of(second, cache, place)
+        huge = Built(
+            key, ((ObjectId.of(place.encode()), 2**33),), root.epoch, 0
+        )  # there is none: that would be `missing`
+        records(cache)[key].write_bytes(signed_built(huge, [signer], root))
+    report = build(second, cache).json
+    assert report["cache"]["refused"] == {"too-large": len(places)}
+    assert (report["outcome"], report["cache"]["pushed"]) == ("built", len(places))
 
 
 class TestTheKeys:
