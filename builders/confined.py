@@ -92,7 +92,7 @@ class Messages:
         self._send(["loaded", mission, limits.seconds, 0])
         self._go()
 
-    def ask(self, folder: Path, asked: Mapping[BuildKey, bool]) -> dict[BuildKey, Offer]:
+    def ask(self, folder: Path, asked: Mapping[BuildKey, int]) -> dict[BuildKey, Offer]:
         """Ask the parent what the shared cache has for keys. Question and answer are files, in a folder of the two."""
         (folder / WANTED).write_bytes(wanted_to_bytes(asked))
         self._send(["wanted", "", len(asked), 0])

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from builders.artifacts import engine, index, probe, shard
 from builders.artifacts.engine import BuiltEngine, EngineBuilder, EngineTask, look_up_steps
 from builders.artifacts.executor import Executor, LocalExecutor
 from builders.artifacts.figures import FigureMeter
@@ -160,15 +161,22 @@ class _Build:
     def supplied(self, plan: Plan, *, remembered: bool) -> Plan:
         """Return the plan after what a shared cache has of it was taken. Probes and indexes are judged when their turn
         comes: by the map that they are of."""
-        if not plan.gates.allows(plan.shortfall.missing, plan.inventory.tiles):
+        if self.store.supply is None or not plan.gates.allows(plan.shortfall.missing, plan.inventory.tiles):
             return plan
-        engines = plan.of(EngineTask)
+        engines, shards = plan.of(EngineTask), plan.of(ShardTask)
         look_up_steps(self.store, engines)
-        if not self.store.take_supply():
+        builder = ShardBuilder(self.context, self.store, plan.inventory, self.executor, self.progress)
+        widths = builder.widths(shards)
+        limits = {
+            **engine.limits(engines),
+            **shard.limits(shards, widths),
+            **probe.limits(self.context, plan.of(ProbeTask), widths),
+            **index.limits(plan.of(IndexTask), shards, widths),
+        }
+        if not self.store.take_supply(limits):
             return plan
         self.engine_builder(plan).judge_offers(engines)
-        shards = ShardBuilder(self.context, self.store, plan.inventory, self.executor, self.progress)
-        shards.judge_offers(plan.of(ShardTask))
+        builder.judge_offers(shards)
         return self.plan(remembered=remembered, inventory=plan.inventory)
 
     def unchanged(self, plan: Plan) -> BuildReport | None:

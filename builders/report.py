@@ -306,7 +306,6 @@ class BuildReport:
         value["coverage"]["missing"] = self.coverage.missing.as_json()
         value["figures"] = [{**one, "recipe": one["recipe"].hex()} for one in value["figures"]]
         value["unproven"] = [{**one, "recipe": one["recipe"].hex()} for one in value["unproven"]]
-        value["warnings"] = list(self.warnings)
         value["manifest"] = self.manifest or None
         value["saved_bytes"] = self.saved_bytes
         value["cache"] = None if self.cache is None else self.cache.as_json()

@@ -60,7 +60,7 @@ def pack_command(
         Option(
             "--delta",
             help="Where an object is much like one that the store of --against has, pack the difference. "
-            "Both sides need pip install 'flightbag[remotes]'.",
+            "Both sides need the extra `remotes`.",
         ),
     ] = False,
     as_json: Json = False,

@@ -33,8 +33,8 @@ def remove(
     with Repository.open(store) as repository:
         plan = (plan_removal if dry_run else take_out)(repository, mission or "")
     if as_json:
-        findings = [finding.as_json() for finding in plan.unknown]
-        print_json({**asdict(plan), "manifest": str(plan.manifest), "findings": findings, "dry_run": dry_run})
+        fields = {name: value for name, value in asdict(plan).items() if name != "unknown"}
+        print_json({**fields, "manifest": str(plan.manifest), "dry_run": dry_run}, plan.unknown)
     else:
         print_lines(_lines(plan, dry_run=dry_run))
     return OK

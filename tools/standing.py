@@ -51,8 +51,7 @@ def status(
         standing = mission_standing(mission_file, store, cache=cache_folder(), now=now, progress=progress)
     then = _next(standing, str(mission_file), store)
     if as_json:
-        findings = [one.as_json() for one in standing.unknown]
-        print_json({**standing.as_json(), "findings": findings, "command": then})
+        print_json({**standing.as_json(), "command": then}, standing.unknown)
     else:
         print_lines(_lines(standing, then, now, verbose=verbose))
     return _STATUS[standing.state]

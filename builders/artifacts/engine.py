@@ -66,6 +66,8 @@ from store.ground.writer import writing
 _MAX_SEGMENT = 64
 # Of the JSON that says what an engine is: an inspector lists its layers.
 _MAX_VALUES = 1_000_000
+# The most bytes of an engine of a shared cache: the weights in several layouts, and what is beside them.
+_MOST_COPIES, _MOST_BESIDE = 4, 64 * 2**20
 # An engine of a network that finds nothing in noise is checked on so many tiles.
 _CHECKED_TILES = 8
 
@@ -719,9 +721,10 @@ def build_engines(
         inventory = context.inventory(progress) if calibrated else None
         tasks = engine_tasks(context, targets, inventory, store.lookup)
         builder = EngineBuilder(context, store, inventory, executor or LocalExecutor(), progress)
-        look_up_steps(store, tasks)
-        if store.take_supply():
-            builder.judge_offers(tasks)
+        if supply is not None:
+            look_up_steps(store, tasks)
+            if store.take_supply(limits(tasks)):
+                builder.judge_offers(tasks)
         return [_report(builder, task) for task in tasks]
 
 
@@ -730,6 +733,18 @@ def look_up_steps(store: ArtifactStore, tasks: Sequence[EngineTask]) -> None:
     for task in tasks:
         if task.step is not None and not task.complete:
             store.lookup(task.step.recipe.key)
+
+
+def limits(tasks: Sequence[EngineTask]) -> dict[BuildKey, int]:
+    """Return the most bytes that a shared cache may send for each engine and each int8 network: one with more is made
+    here."""
+    most = {}
+    for task in tasks:
+        network = _MOST_COPIES * task.spec.model.size + _MOST_BESIDE
+        most[task.recipe.key] = CARD_LIMIT + network
+        if task.step is not None:
+            most[task.step.recipe.key] = network
+    return most
 
 
 def _report(builder: EngineBuilder, task: EngineTask) -> EngineReport:

@@ -246,7 +246,7 @@ def test_without_its_libraries_the_command_names_the_extra(
     for library, extra in (("jinja2", "report"), ("numpy", "onboard")):
         monkeypatch.setitem(sys.modules, library, None)
         ran = flightbag("report", reported.store, "-o", tmp_path / "s.html")
-        assert (ran.status, f"flightbag[{extra}]" in ran.err) == (3, True), ran.err
+        assert (ran.status, f"[{extra}]" in ran.err) == (3, True), ran.err
     assert not (tmp_path / "s.html").exists()
 
 
