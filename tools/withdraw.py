@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from store.errors import FlightbagError, Invalid, NotFound
+from store.findings import Finding
 from store.format.withdrawal import Withdrawal, of_mission
 from store.ground import withdrawals
 from store.ground.issuing import Keys
@@ -145,9 +146,10 @@ def _run(
     else:
         outcome = withdrawals.sign_draft(repository, name, approve, now=now, expect=expect)
     if as_json:
+        pending, state = _json(outcome.pending), "in_effect" if outcome.in_effect else "draft"
         print_json(
-            _json(outcome.pending)
-            | {"in_effect": outcome.in_effect, "signatures": outcome.signatures, "threshold": outcome.threshold}
+            {"in_effect": None, "draft": None, state: pending, "signing_code": outcome.pending.signing_code}
+            | {"signatures": outcome.signatures, "threshold": outcome.threshold}
         )
     else:
         if reason is not None:  # else the review has shown it
@@ -235,7 +237,7 @@ def _show(repository: Repository, name: str, again: str, *, as_json: bool) -> in
             kind="missing",
         )
     if as_json:
-        print_json(shown)
+        print_json(shown, [Finding("bad-withdrawal", one["why"]) for one in states if one["why"]])
     return OK if not any(one["why"] for one in states) else NO
 
 
