@@ -188,7 +188,7 @@ def test_proof_checkout_and_history(drawer: Drawer) -> None:
     proof = ("check-proof", drawer / "camera.proof", drawer / "camera.yaml", "--trust", drawer.pinned)
     assert flightbag(*proof).status == 0
     independent.prove((drawer / "camera.proof").read_bytes(), drawer.pinned.read_bytes())
-    assert flightbag("checkout", drawer / "checkout", "--check", "--trust", drawer.pinned).status == 0
+    assert flightbag("checkout", "--check", drawer / "checkout", "--trust", drawer.pinned).status == 0
     for args in (("log",), ("stats",), ("pin",), ("gc", "--dry-run"), ("release", "show"), ("trust", "show")):
         *words, last = args
         command = [*args, drawer / "ground"] if not last.startswith("--") else [*words, drawer / "ground", last]
