@@ -360,7 +360,7 @@ class Media:
 
     def vacant(self, id_: ObjectId) -> bool:
         """Whether nothing at all lies in the place of an object. False where only a closer look can tell."""
-        # Cheaper than the NotFound of `stamp`: an insertion asks this of every new object, and a new store has no shard.
+        # Cheaper than the NotFound of `stamp`: an insertion asks this of each object, and a new store has no shard.
         text = id_.hex()
         shard = f"{OBJECTS}/{text[:2]}"
         try:

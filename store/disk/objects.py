@@ -195,9 +195,7 @@ class Batch:
         if self._index is not None:
             now = int(time.time())
             # The bytes were hashed while they were written, into a file that only this process could change.
-            rows = {
-                id_: Row.of(self._media.stamp(names[id_]), inserted=now, verified=now) for id_ in self._staged
-            }
+            rows = {id_: Row.of(self._media.stamp(names[id_]), inserted=now, verified=now) for id_ in self._staged}
             self._index.commit(objects={**rows, **self._resident})  # 5
         self._staged.clear()
         self._resident.clear()
