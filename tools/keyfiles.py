@@ -75,7 +75,7 @@ def _read(path: Path, limit: int, what: str, accept: Callable[[int], bool]) -> b
         raise Invalid(text, remedy="give the file itself", path=str(path)) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         remedy = "check the path; if it lies on a medium, mount it"
-        raise Invalid(f"{what} {path} does not exist", remedy=remedy, path=str(path)) from error
+        raise Invalid(f"{what} {path} does not exist", remedy=remedy, kind="missing", path=str(path)) from error
     except OSError as error:
         raise Unavailable(f"{what} {path} cannot be read: {error.strerror}", path=str(path)) from error
     if len(data) > limit:

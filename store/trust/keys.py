@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from store.errors import Invalid, Unavailable, Untrusted
 from store.format.cose import Envelope, Signature
+from store.installation import install_command
 from store.trust import ed25519
 from store.trust.key_file import (
     OPENSSH,
@@ -183,7 +184,7 @@ class PrivateKey:
                 # Cipher and derivation are ones that the library knows.
                 raise Unavailable(
                     "an encrypted OpenSSH key needs bcrypt, which is not installed",
-                    remedy="pip install 'flightbag[ssh]'",
+                    remedy=install_command("ssh"),
                     extra="ssh",
                 ) from error
             text = "the data is not a private key" + (", or the passphrase is wrong" if passphrase else "")

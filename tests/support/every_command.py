@@ -117,6 +117,7 @@ USES: dict[str, Use] = {
     ),
     "keys show": Use(lambda desk: ("keys", "show", desk.folder / "lab.key.pub")),
     "plan": Use(lambda desk: ("plan", desk.folder / "left.toml", "--store", desk.store)),
+    "status": Use(lambda desk: ("status", desk.folder / "left.toml", "--store", desk.store)),
     "build": Use(
         lambda desk: ("build", desk.folder / "right.toml", "--store", desk.store, "--key", desk.key),
         makes="ground/missions/right",
@@ -142,6 +143,7 @@ USES: dict[str, Use] = {
         lambda desk: ("withdraw", desk.store, "left", "--reason", "old imagery", "--key", desk.key),
         makes="ground/withdrawn/left.mission",
     ),
+    "remove": Use(lambda desk: ("remove", desk.store, "left"), removes="ground/missions/left"),
     "verify": _of_mission("verify"),
     "prove": Use(
         lambda desk: ("prove", desk.store, "left", CAMERA, "--out", desk.folder / "new.proof"), makes="new.proof"
