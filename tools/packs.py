@@ -22,6 +22,7 @@ from store.remotes.pack import Pack, carried_by, plan_pack, write_files, write_p
 from store.remotes.unpack import Unpacked, unpack
 from tools import render
 from tools.arguments import Json, Store, before_files, leading, print_lines
+from tools.named_remotes import folder_named
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import bytes_bar, reading_bar
@@ -73,6 +74,7 @@ def pack_command(
     """
     if not output:
         raise Invalid("-o is missing", remedy="give -o FILE, or -o - for standard output")
+    against = None if against is None else folder_named(against, "--against")
     receipt = None if against is None else _receipt(against)
     if delta and (against is None or receipt is not None):
         raise Invalid("--delta needs --against STORE", remedy="give the store that the difference is from")
@@ -232,6 +234,7 @@ def unpack_command(
 
     Example: flightbag unpack /media/stick/store bag.tar
     """
+    target = folder_named(target, "STORE")
     outcomes: list[tuple[str, Unpacked | FlightbagError]] = []
     places = " or ".join("standard input" if path == "-" else path for path in (*bags, target))
     with patience(Bound(places, None, as_json=as_json)), reading_bar("unpacking") as progress:

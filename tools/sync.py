@@ -21,6 +21,7 @@ from store.remotes.place import Bucket, Folder, Host, place_of
 from store.values import replace
 from tools import render
 from tools.arguments import GiveUp, Json, cache_folder, leading, patience_of, print_lines
+from tools.named_remotes import place_named
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import reading_bars
@@ -74,7 +75,7 @@ def run(
     source: Annotated[
         str,
         leading(
-            "The store to copy from: a folder, user@host:PATH by ssh, or s3://BUCKET/PREFIX.",
+            "The store to copy from: a folder, user@host:PATH by ssh, s3://BUCKET/PREFIX, or a named remote.",
             metavar="SRC",
             is_first=lambda _: True,
         ),
@@ -83,7 +84,7 @@ def run(
         list[str],
         Argument(
             metavar="DST",
-            help="The stores to copy to: folders, user@host:PATH by ssh, or s3://BUCKET/PREFIX. "
+            help="The stores to copy to: folders, user@host:PATH by ssh, s3://BUCKET/PREFIX, or named remotes. "
             "One that does not exist is created.",
         ),
     ],
@@ -104,6 +105,7 @@ def run(
 
     Example: flightbag sync ground /media/stick/store
     """
+    source, targets = place_named(source), [place_named(target) for target in targets]
     bound = Bound(" or ".join((source, *targets)), patience_of(give_up), as_json=as_json)
     outcomes = [_Outcome(target) for target in targets]
     seen = Seen(cache_folder() / "seen")
