@@ -1,6 +1,7 @@
-"""The reference pages, made from the program: docs/commands.md from its commands, docs/mission-file.md from the schema.
+"""What is made from the program: docs/commands.md and the manual pages from its commands, docs/mission-file.md from the
+schema.
 
-python -m tests.support.reference    writes both again
+python -m tests.support.reference    writes all of it again
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic.fields import FieldInfo
 from builders.example.files import RIDGE, mission_text
 from builders.mission.schema import MissionFile
 from tests.support.every_command import commands as every_one
+from tests.support.man import manual
 from tests.support.release import REPOSITORY
 from tools.start import app
 
@@ -101,6 +103,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+MAN = REPOSITORY / "man"
 PAGES = {Path("docs/commands.md"): commands, Path("docs/mission-file.md"): mission_file}
 
 
@@ -113,6 +116,11 @@ def page(path: Path) -> str:
 def main() -> None:
     for path in PAGES:
         (REPOSITORY / path).write_text(page(path))
+    MAN.mkdir(exist_ok=True)
+    for stale in MAN.glob("*.1"):
+        stale.unlink()
+    for name, text in manual().items():
+        (MAN / name).write_text(text)
 
 
 if __name__ == "__main__":
