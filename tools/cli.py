@@ -19,7 +19,7 @@ from store.takeoff.coverage import read_missing
 from store.takeoff.withdrawn import withdrawn
 from store.trust.keys import PublicKey
 from store.trust.review import signing_code
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import (
     BuilderKeys,
     ExecutorOption,
@@ -273,7 +273,7 @@ def list_missions(store: Store, as_json: Json = False) -> int:
         print_json(rows)
     else:
         now = int(time.time())
-        print_lines(render.table([(row["mission"], _listed(row, now)) for row in rows]))
+        print_lines(lines.table([(row["mission"], _listed(row, now)) for row in rows]))
     if not errors:
         return OK
     return UNKNOWN if all(isinstance(error, Unavailable) for error in errors) else NO

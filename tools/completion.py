@@ -13,7 +13,7 @@ from click.shell_completion import ShellComplete, get_completion_class
 from store.errors import Invalid
 from tools.arguments import Json
 from tools.parameters import Argument
-from tools.status import OK, command, print_json, say
+from tools.status import OK, command, print_json
 from tools.streams import write_output
 
 COMPLETE = "FLIGHTBAG_COMPLETE"
@@ -35,8 +35,7 @@ def run(
     if as_json:
         print_json({"shell": shell, "lines": lines})
     else:
-        for line in lines.strip().split("\n"):
-            say(line)
+        print(lines.strip())  # not for people: no line may be wrapped
     return OK
 
 

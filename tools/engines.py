@@ -10,7 +10,7 @@ from store.errors import FlightbagError, NotFound, Unavailable
 from store.format.ids import BuildKey
 from store.ground.repository import Repository
 from store.trust.root import check_signer
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import (
     ENV,
     BuilderKeys,
@@ -233,7 +233,7 @@ def host(as_json: Json = False) -> int:
     else:
         say(f"host {whole}")
         print_lines(
-            render.table([(name, one.get("host") or f"not usable: {one['error']}") for name, one in backends.items()])
+            lines.table([(name, one.get("host") or f"not usable: {one['error']}") for name, one in backends.items()])
         )
     return UNKNOWN if unsure else OK
 

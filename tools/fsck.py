@@ -256,7 +256,7 @@ def _report(audit: Audit, store: str, scope: Scope, *, as_json: bool, lines: boo
 
 def _json(kind: str, value: dict[str, Any]) -> None:
     """Print one JSON document on one line."""
-    say(json.dumps({"type": kind, **value}, sort_keys=True))
+    print(json.dumps({"type": kind, **value}, sort_keys=True))
 
 
 def _line(finding: Finding) -> None:

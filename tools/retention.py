@@ -12,7 +12,7 @@ from store.format.ids import ObjectId, is_hex
 from store.ground.gc import GRACE, GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
 from store.ground.needs import KEEP_LAST
 from store.ground.repository import Repository
-from tools import render
+from tools import lines, render
 from tools.arguments import ENV, Json, Store, print_lines, store_then
 from tools.parameters import Argument, Option
 from tools.status import OK, command, print_json, say, warn
@@ -86,7 +86,7 @@ def _collected(plan: GcPlan, *, dry_run: bool) -> Iterator[str]:
         yield f"kept because younger than the grace time: {plan.young} objects, {render.size(plan.young_bytes)}"
     yield f"{would}moved to the trash: {render.many(len(plan.trash), 'object')}, {render.size(plan.trash_bytes)}"
     for id_ in plan.manifests:
-        yield f"{would}no longer kept: manifest {id_}"
+        yield f"{would}no longer kept: manifest {lines.short(id_)}"
     for one in plan.folders:
         things = render.many(one.things, "thing")
         yield f"{would}deleted for good: {one.path}, {things}, {render.size(one.bytes)}"
@@ -115,7 +115,7 @@ def pin_command(
             if as_json:
                 print_json(id_by_name)
             else:
-                print_lines(render.table(list(id_by_name.items())))
+                print_lines(lines.table([(name, lines.short(id_)) for name, id_ in id_by_name.items()]))
             return OK
         name, what = rest
         id_ = ObjectId.parse(what) if is_hex(what) else repository.current(what).manifest_id
@@ -123,7 +123,7 @@ def pin_command(
     if as_json:
         print_json({"pin": name, "object": str(id_)})
     else:
-        say(f"pinned {id_} as {name}")
+        say(f"pinned {lines.short(id_)} as {name}")
     return OK
 
 

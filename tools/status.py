@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TextIO
 
 from store.errors import NO_SPACE, FlightbagError, Invalid, Unavailable, no_space
+from tools.lines import fitted, shortened
 from tools.printable import printable
 from tools.streams import OutputLost, discard
 
@@ -33,8 +34,9 @@ def status_of(error: FlightbagError) -> int:
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """Print a line for people: on standard output, or on `file`."""
-    print(printable(text), file=file or sys.stdout)
+    """Print a line for people, as several where it is too wide: on standard output, or on `file`."""
+    for line in fitted(printable(text), file):
+        print(line, file=file or sys.stdout)
 
 
 def warn(*lines: str) -> None:
@@ -68,7 +70,7 @@ def fail(error: FlightbagError, *, as_json: bool) -> None:
 
         print(json.dumps({"type": "error", "error": error_json(error)}, sort_keys=True, default=str))
     for message in error.problems or (error.message,):
-        say(f"flightbag: {message}", sys.stderr)
+        say(f"flightbag: {shortened(message)}", sys.stderr)
     if error.remedy:
         first, *more = error.remedy.split("\n")
         say(f"  -> {first}", sys.stderr)

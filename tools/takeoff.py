@@ -25,7 +25,7 @@ from store.takeoff.mission import Binding, Opened, OperatorCheck, Verdict
 from store.takeoff.proof import PROOF_LIMIT, Proof, prove
 from store.takeoff.verify import open_mission, verify_mission
 from store.trust.root import MAX_STEPS, SignedRoot
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import (
     ENV,
     DropCache,
@@ -98,7 +98,7 @@ def sign(
         )
         return OK if outcome.manifest or key else NO
     if outcome.manifest is not None:
-        say(f"published {mission}, sequence {issue.sequence}, manifest {outcome.manifest}")
+        say(f"published {mission}, sequence {issue.sequence}, manifest {lines.short(outcome.manifest)}")
     else:
         say(f"{mission} is still a draft, with {outcome.signatures} of {outcome.threshold} signatures")
     say(f"valid: {render.validity(issue.valid_from, issue.expires_at, now)}")

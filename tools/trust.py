@@ -24,7 +24,7 @@ from store.trust import draft as drafts
 from store.trust.draft import DRAFT_LIMIT, RootDraft
 from store.trust.keys import PrivateKey, PublicKey
 from store.trust.root import ROLES, SALT_SIZE, RoleName, SignedRoot, TrustRoot, check_begun
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, StoreFirst, moment, print_lines
 from tools.parameters import Argument, Option
 from tools.review import Expect, show_and_ask
@@ -514,7 +514,7 @@ def _into_effect(store: str, root_draft: RootDraft, *, as_json: bool) -> int:
             | {"code": short_code(root.digest), "grounded": ended.missions, "ended": asdict(ended)}
         )
         return OK
-    say(f"trust domain {root.domain}, id {root.domain_id.hex()}")
+    say(f"trust domain {root.domain}, id {lines.short(root.domain_id.hex())}")
     say(f"trust root {root.version} is in effect, code {short_code(root.digest)}: wrote {path}")
     if root.version == 1:
         say("give a copy of that file to everyone who verifies, by another way than the store")
@@ -532,7 +532,7 @@ def _ended(ended: Ended, would: str) -> Iterator[str]:
     for name, why in ended.releases.items():
         yield f"release {name} {is_}worth nothing: {why}; make it again with `flightbag release new`"
     for key, why in ended.results.items():
-        yield f"result {key[:12]} {is_}worth nothing: {why}; fulfil the order again"
+        yield f"result {lines.short(key)} {is_}worth nothing: {why}; fulfil the order again"
     for name, why in ended.withdrawals.items():
         yield f"withdrawal {name} {is_}without its signers: {why}; withdraw it again, with keys of the new trust root"
     for mission in ended.drafts:
@@ -590,10 +590,10 @@ def _json(root_draft: RootDraft, draft: str) -> dict[str, Any]:
 def _lines(root_draft: RootDraft, draft: str) -> Iterator[str]:
     root = root_draft.root
     of_root, of_before = _signers(root_draft)
-    yield from render.table(
+    yield from lines.table(
         [
             ("trust root", f"{root.version}{' (draft)' if draft else ''}"),
-            ("domain", f"{root.domain}, id {root.domain_id.hex()}"),
+            ("domain", f"{root.domain}, id {lines.short(root.domain_id.hex())}"),
             ("code", short_code(root.digest)),
             ("issued", render.when(root.issued_at)),
             *((label, text) for label, text in rules_of(root) if text),
@@ -665,7 +665,7 @@ def _changes(old: TrustRoot, new: TrustRoot) -> Iterator[str]:
     for key, called in new.names:
         was = old.name_of(key.kid)
         if was != called and any(key in old.role(role).keys for role in ROLES):
-            yield f"  {key.kid.hex()[:16]} is called {called}, before {was or 'nothing'}"
+            yield f"  {lines.short(key.kid.hex())} is called {called}, before {was or 'nothing'}"
     for (label, was), (_, is_) in zip(rules_of(old), rules_of(new), strict=True):
         if is_ != was:
             yield f"  {label}: {is_ or 'none'}, before {was or 'none'}"

@@ -258,7 +258,7 @@ def with_name(draft: RootDraft, key: PublicKey, name: str) -> RootDraft:
     names = {**dict(draft.root.names), key: name}
     for other, taken in names.items():
         if taken == name and other != key:
-            text = f"{name} is already the name of the key {other.kid.hex()[:16]}"
+            text = f"{name} is already the name of the key {other.kid.hex()[:12]}"
             raise Invalid(text, remedy="give this key another one with --name: a name is of one key, revoked ones too")
     return draft.with_fields(names=tuple(sorted(names.items())))
 

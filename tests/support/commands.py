@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ class Ran:
     @property
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+def too_wide(ran: Ran, columns: int = 80) -> list[str]:
+    """The lines of more columns than this that have more than one word; a command in backquotes is one."""
+    lines = (ran.out + ran.err).splitlines()
+    return [line for line in lines if len(line) > columns and len(re.sub("`[^`]+`", "`", line).split()) > 1]
 
 
 def flightbag(*args: object, env: dict[str, str] | None = None) -> Ran:

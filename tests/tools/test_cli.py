@@ -15,7 +15,7 @@ import pytest
 
 from builders.engines.onnxruntime import cpu_host
 from store.format.missing import ENTRY, MissingList, Run
-from tests.support.commands import BIN, flightbag, program
+from tests.support.commands import BIN, flightbag, program, too_wide
 from tests.support.every_command import STORE_FSCK, USES, commands, every_command, use
 from tests.support.field import Desk
 from tests.support.missions import CONTENTS, COVERAGE, flight, write_store
@@ -32,6 +32,8 @@ def test_every_command_does_its_work(equipped: Desk, name: str) -> None:
     assert (ran.status, ran.err) == (0, ""), ran.out
     assert ran.out
     assert USES[name].is_done(equipped)
+    if name != "completion":  # for a shell
+        assert too_wide(ran) == []
 
 
 @pytest.mark.parametrize("name", sorted(set(USES) - {STORE_FSCK}))

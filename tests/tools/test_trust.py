@@ -198,14 +198,14 @@ def test_names_stand_beside_the_kids_that_they_are_of(tmp_path: Path) -> None:
     assert f"  {kids['owner']}  has signed\n    The owner\n" in shown.out
     add = ("trust", "add-key", store, draft, "mission")
     again = flightbag(*add, tmp_path / "pilot.pub")
-    assert (again.status, f"{kids['pilot'][:16]} (Pia of the ridge) is already in the role" in again.err) == (2, True)
+    assert (again.status, f"{kids['pilot'][:12]} (Pia of the ridge) is already in the role" in again.err) == (2, True)
     taken = flightbag(*add, tmp_path / "relief.pub", "--name", "The owner")
     assert (taken.status, "already the name of the key" in taken.err) == (2, True)
-    assert f"+ mission {kids['relief'][:16]} (Rea)" in flightbag(*add, tmp_path / "relief.pub", "--name", "Rea").out
+    assert f"+ mission {kids['relief'][:12]} (Rea)" in flightbag(*add, tmp_path / "relief.pub", "--name", "Rea").out
     renamed = flightbag(*add, tmp_path / "pilot.pub", "--name", "Pia")
-    assert f"{kids['pilot'][:16]} is called Pia, before Pia of the ridge" in renamed.out
+    assert f"{kids['pilot'][:12]} is called Pia, before Pia of the ridge" in renamed.out
     revoked = flightbag("trust", "revoke", store, draft, tmp_path / "pilot.pub")
-    assert f"revoked {kids['pilot'][:16]} (Pia)" in revoked.out
+    assert f"revoked {kids['pilot'][:12]} (Pia)" in revoked.out
     assert flightbag("trust", "show", draft, "--json").json["names"] == {
         kids["owner"]: "The owner", kids["pilot"]: "Pia", kids["relief"]: "Rea", kids["=x"]: "Odd",
     }  # fmt: skip
