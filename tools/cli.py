@@ -79,7 +79,7 @@ def keys_new(
     Example: flightbag keys new planner.key --name Pia
     """
     if no_passphrase and passphrase_file is not None:
-        raise Invalid("--no-passphrase and --passphrase-file exclude each other")
+        raise Invalid("--no-passphrase and --passphrase-file exclude each other", remedy="leave one of them out")
     ask = None if no_passphrase else keyfiles.passphrase_from(passphrase_file)
     public = keyfiles.new_key(file, ask, name, confirm=passphrase_file is None)
     return _show_key(public, name, as_json=as_json)

@@ -310,12 +310,12 @@ def checkout_command(
         if len(args) != 1 or hard_link:
             raise Invalid(
                 "--check needs exactly one folder, and no --hard-link",
-                remedy="flightbag checkout --check DIR --trust ROOT",
+                remedy="give `flightbag checkout --check DIR --trust ROOT`",
             )
         keyfiles.refuse_inside("--trust", trust, args[0])
         return _check(args[0], root, as_json=as_json)
     if len(args) < 2:
-        raise Invalid("MISSION or DIR is missing", remedy="flightbag checkout STORE MISSION DIR --trust ROOT")
+        raise Invalid("MISSION or DIR is missing", remedy="give `flightbag checkout STORE MISSION DIR --trust ROOT`")
     store, mission = store_and(args[:-1], needed=True)
     with keyfiles.open_to_verify(store, trust) as media:
         return _checkout(media, mission or "", args[-1], root, hard_link=hard_link, as_json=as_json)

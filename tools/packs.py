@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any, BinaryIO
 
 from store.disk.media import CHUNK
-from store.disk.opening import OtherType, open_file, type_name
+from store.disk.opening import OtherType, nearest, open_file, type_name
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
 from store.format.receipt import RECEIPT_LIMIT
 from store.ground.repository import Repository
@@ -215,6 +215,9 @@ def unpack_command(
 
     Example: flightbag unpack bag.tar /media/stick/store
     """
+    if os.path.isfile(target) and (len(bags) == 1 and not os.path.isfile(bags[0])):
+        text = f"{target} is a file, and the last argument is the store to unpack to"
+        raise Invalid(text, remedy=f"give the bag first: {target} {bags[0]}", path=target)
     outcomes: list[tuple[str, Unpacked | FlightbagError]] = []
     places = " or ".join("standard input" if path == "-" else path for path in (*bags, target))
     with patience(Bound(places, None, as_json=as_json)), reading_bar("unpacking") as progress:
@@ -258,7 +261,8 @@ def _opened(path: str) -> Iterator[BinaryIO]:
     try:
         fd, _ = open_file(path, os.O_RDONLY, follow=True, accept=_is_readable)
     except FileNotFoundError as error:
-        remedy = "check the path; bags come first, then the store"
+        near = nearest(path)
+        remedy = f"{f'give {near}, or ' if near else ''}check the path; bags come first, then the store"
         raise NotFound(f"{path} does not exist", remedy=remedy, kind="missing", path=path) from error
     except OtherType as error:
         text = f"{path}: expected a bag, found a {type_name(error.mode)}"

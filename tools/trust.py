@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted, instead_of
 from store.format.code import short_code
 from store.format.duration import duration_text, lifetime_of
 from store.ground import trust_chain
@@ -173,7 +173,7 @@ def _role(text: str) -> RoleName:
     for name in ROLES:
         if name == text:
             return name
-    raise Invalid(f"{text!r} is not a role", remedy=f"give one of {', '.join(ROLES)}")
+    raise Invalid(f"{text!r} is not a role", remedy=f"{instead_of(text, ROLES)}; the roles are {', '.join(ROLES)}")
 
 
 @command
@@ -261,7 +261,8 @@ def set_releases(
     Example: flightbag trust set-releases ground next.draft required
     """
     if what not in ("required", "optional"):
-        raise Invalid(f"{what!r} is neither required nor optional", remedy="give one of the two")
+        remedy = instead_of(what, ("required", "optional"))
+        raise Invalid(f"{what!r} is neither required nor optional", remedy=remedy)
     return _edit(store, draft, lambda d: d.with_fields(releases=what), as_json=as_json)
 
 
@@ -628,7 +629,7 @@ def _next_step(root_draft: RootDraft, draft: str) -> Iterator[str]:
     for one in root_draft.signatures():
         yield f"{one.have} of {one.threshold} required signatures by root keys of trust root {one.version}"
     if all(one.enough for one in root_draft.signatures()):
-        yield f"the draft has enough signatures: flightbag trust rotate STORE {draft}"
+        yield f"the draft has enough signatures: `flightbag trust rotate STORE {draft}`"
     else:
         yield f"carry {draft} to the holder of the next root key: flightbag trust sign {draft} --key KEY"
 

@@ -181,7 +181,7 @@ class RootDraft:
                 + ", ".join(
                     f"{one.have} of {one.threshold} by root keys of trust root {one.version}" for one in lacking
                 ),
-                remedy="carry the draft to another holder of a root key: flightbag trust sign FILE --key KEY",
+                remedy="carry the draft to another holder of a root key: `flightbag trust sign FILE --key KEY`",
                 kind="threshold",
                 expected=lacking[0].threshold,
                 actual=lacking[0].have,
