@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-oldest test-pythons test-aarch64 check drill fuzz mutate bench reference lock dist fix clean
+.PHONY: demo test test-oldest test-pythons test-aarch64 test-release check drill fuzz mutate bench reference lock dist fix clean
 .DEFAULT_GOAL := test
 
 # The stamp is newer than pyproject.toml exactly when the environment holds what that file asks for.
@@ -34,6 +34,10 @@ test-oldest: $(VENV)/.stamp
 # the counts that docs/support.md shows. `make test` runs a part of the first.
 test-pythons: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.pythons
+
+# The wheel of the last commit in a clean environment of each Python that is here: README up to GO; on 3.10 what an aircraft does.
+test-release: $(VENV)/.stamp
+	$(BIN)/python -m tests.support.tried
 
 # What flies, on an emulated computer of 64-bit ARM: needs qemu-user-static and apt. Four minutes.
 test-aarch64: $(VENV)/.stamp
@@ -86,7 +90,7 @@ reference: $(VENV)/.stamp
 lock: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.release lock
 
-# A release of the last commit: the wheel, what flies with its hashes, the list of parts.
+# A release of the last commit: sdist and wheel, what flies with its hashes, the list of parts.
 dist: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.release dist
 

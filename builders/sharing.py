@@ -78,13 +78,13 @@ class CacheOfBuild:
         from store.remotes.shared_cache import SharedCache, shelf_of
 
         self._cache = SharedCache(shelf_of(sharing.place), root)
-        self._asked: Mapping[BuildKey, bool] = {}
+        self._asked: Mapping[BuildKey, int] = {}
         self._good: set[BuildKey] = set()
 
-    def supply(self, asked: Mapping[BuildKey, bool]) -> dict[BuildKey, Offer]:
+    def supply(self, asked: Mapping[BuildKey, int]) -> dict[BuildKey, Offer]:
         """Return what the cache has for the keys that the store lacks; the objects are in the store then. Where this
-        build may sign, the others are looked for as well, to be given."""
-        missing = [key for key, present in asked.items() if not present]
+        build may sign, the others are looked for as well, to be given. `asked` is as in `artifacts.supply.Ask`."""
+        missing = [key for key, limit in asked.items() if limit]
         found = self._cache.find(asked if self._keys.count else missing)
         wanted = {key: found[key] for key in missing if key in found}
 
@@ -93,16 +93,16 @@ class CacheOfBuild:
 
         # Without the index, which the confined process has open: it reads what came before it records anything.
         store = self._repository
-        wanted = self._cache.fetch(wanted, lambda: inserting(store.media, store.disk, None), advance)
+        wanted = self._cache.fetch(wanted, asked, lambda: inserting(store.media, store.disk, None), advance)
         self._asked = asked
-        self._good = {key for key in found if asked[key]} | wanted.keys()
+        self._good = {key for key in found if not asked[key]} | wanted.keys()
         self._cache.tally.asked, self._cache.tally.hits = len(missing), len(wanted)
         return {key: Offer(one.built.objects, tuple(kid.hex() for kid in one.kids)) for key, one in wanted.items()}
 
     def refuse(self, unfit: Any) -> None:
         """Take in what of the supply did not fit, as the confined process states it."""
         for key, kind, text in _unfit(unfit):
-            if key in self._good and not self._asked[key]:
+            if key in self._good and self._asked[key]:
                 self._good.discard(key)
                 self._cache.tally.hits -= 1
                 self._cache.tally.refuse(key, Corrupt(text, kind=kind))

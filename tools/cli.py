@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from builders.extras import require_build_extra
-from store.errors import FlightbagError, Invalid, Unavailable
+from store.errors import FlightbagError, Invalid
+from store.findings import Finding
 from store.ground.as_of import opened_then
 from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
@@ -42,7 +43,10 @@ from tools.geojson import GeoJson, check_path
 from tools.geojson import write as write_geojson
 from tools.parameters import Argument, Option
 from tools.progress import work_bars
-from tools.status import NO, OK, UNKNOWN, command, print_json, say
+from tools.status import NO, OK, command, print_json, say, status_of_findings
+
+if TYPE_CHECKING:
+    from builders.report import BuildReport
 
 
 @command
@@ -128,7 +132,8 @@ def keys_show(
 
 def _show_key(public: PublicKey, name: str, weaknesses: Sequence[str] = (), remedy: str = "", *, as_json: bool) -> int:
     if as_json:
-        print_json({"kid": public.kid.hex(), "public": public.raw.hex(), "name": name, "warnings": list(weaknesses)})
+        weak = [Finding("weak-key", text, remedy=remedy, information=True) for text in weaknesses]
+        print_json({"kid": public.kid.hex(), "public": public.raw.hex(), "name": name}, weak)
         return OK
     say(f"kid {public.kid.hex()}")
     if name:
@@ -216,10 +221,16 @@ def build(
     if geojson is not None:
         write_geojson(geojson, report.coverage.missing)
     if as_json:
-        print_json(report.as_json())
+        print_json(report.as_json(), _findings(report))
     else:
         print_lines(render.build(report, now))
     return NO if report.outcome == "failed" else OK
+
+
+def _findings(report: BuildReport) -> list[Finding]:
+    """Return why a build published nothing, and what its figures do not show."""
+    why = [Finding("not-published", report.why, information=report.outcome == "draft")] if report.why else []
+    return why + [Finding("untrained", text, information=True) for text in report.warnings]
 
 
 @command
@@ -229,7 +240,7 @@ def list_missions(store: Store, as_json: Json = False) -> int:
     Example: flightbag ls ground
     """
     rows = []
-    errors: list[FlightbagError] = []
+    findings: list[Finding] = []
     with Repository.open(store) as repository:
         for mission in repository.missions():
             row: dict[str, Any] = {"mission": mission}
@@ -237,7 +248,7 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                 opened = repository.current(mission)
             except FlightbagError as error:  # one bad mission must not hide the others
                 row["error"] = error.message
-                errors.append(error)
+                findings.append(Finding.of(error, missions=(mission,)))
             else:
                 m = opened.manifest
                 row |= {
@@ -267,16 +278,14 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                 }
             except FlightbagError as error:
                 row["error"] = error.message
-                errors.append(error)
+                findings.append(Finding.of(error, missions=(mission,)))
             rows.append(row)
     if as_json:
-        print_json(rows)
+        print_json({"missions": rows}, findings)
     else:
         now = int(time.time())
         print_lines(lines.table([(row["mission"], _listed(row, now)) for row in rows]))
-    if not errors:
-        return OK
-    return UNKNOWN if all(isinstance(error, Unavailable) for error in errors) else NO
+    return status_of_findings(findings)
 
 
 def _listed(row: dict[str, Any], now: int) -> str:

@@ -35,7 +35,11 @@ def nodes(
     if resources:
         from builders.cluster.node import Facts
 
-        say(json.dumps(Facts.of_this_machine().resources))
+        mine = Facts.of_this_machine().resources
+        if as_json:
+            print_json({"resources": mine})
+        else:
+            say(json.dumps(mine))
         return OK
     if executor == "local":
         raise Invalid("this machine is no cluster", remedy="give ray or ray://HOST:PORT")
@@ -43,7 +47,7 @@ def nodes(
 
     report = nodes_of(executor)
     if as_json:
-        print_json([one.as_json() for one in report])
+        print_json({"nodes": [one.as_json() for one in report]})
     else:
         print_lines(render.nodes(report))
     return OK if any(not one.why for one in report) else NO

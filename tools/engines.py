@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from builders.extras import import_extra, require_build_extra, require_onboard_extra
 from store.errors import FlightbagError, NotFound, Unavailable
+from store.findings import Finding
 from store.format.ids import BuildKey
 from store.ground.repository import Repository
 from store.trust.root import check_signer
@@ -59,12 +60,12 @@ def build(
             mission_file, store, cache_folder(), now=now, progress=progress, sharing=sharing, executor=executor
         )
     rows = [one.as_json() for one in report]
+    errors = [one.error for one in report if one.error is not None]
     if as_json:
-        print_json(rows if cache is None else {"engines": rows, "cache": cache.as_json()})
+        print_json({"engines": rows, "cache": None if cache is None else cache.as_json()}, map(Finding.of, errors))
     else:
         print_lines(render.engines(report))
         print_lines(render.shared_cache(cache))
-    errors = [one.error for one in report if one.error is not None]
     if any(isinstance(error, Unavailable) for error in errors):
         return UNKNOWN
     return NO if errors else OK
@@ -85,7 +86,7 @@ def order(mission_file: MissionFilePath, store: StoreOption, as_json: Json = Fal
     with work_bars() as progress:
         report = confinement.order(mission_file, store, cache_folder(), now=int(time.time()), progress=progress)
     if as_json:
-        print_json([one.as_json() for one in report])
+        print_json({"orders": [one.as_json() for one in report]})
     else:
         print_lines(render.orders(report))
     return OK
@@ -112,7 +113,7 @@ def fulfil(
 
     keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
     rows: list[dict[str, Any]] = []
-    failed = False
+    errors: list[FlightbagError] = []
     with Repository.open(store) as repository, work_bars() as progress:
         for public in keys.known:  # before anything is made
             check_signer(repository.trust_root().root, public, "builder")
@@ -130,14 +131,14 @@ def fulfil(
                     )
                     row |= {"state": "fulfilled", "figures": render.lowest_figures(result)}
                 except FlightbagError as error:
-                    failed = True
+                    errors.append(error)
                     row |= {"state": "failed", "why": error.message, "kind": error.kind, "remedy": error.remedy}
             rows.append(row)
     if as_json:
-        print_json(rows)
+        print_json({"orders": rows}, map(Finding.of, errors))
     else:
         print_lines(render.offers(rows, signed=bool(key)))
-    return NO if failed else OK
+    return NO if errors else OK
 
 
 @command
@@ -162,7 +163,8 @@ def accept(
     with Repository.open(store) as repository:
         taken = accept(repository, stick, now=int(time.time()))
     if as_json:
-        print_json([render.acceptance_json(one) for one in taken])
+        refused = [Finding.of(one.error) for one in taken if one.error is not None]
+        print_json({"results": [render.acceptance_json(one) for one in taken]}, refused)
     else:
         print_lines(render.acceptances(taken))
     return OK if all(one.error is None for one in taken) else NO
@@ -195,7 +197,7 @@ def show(
                 raise
             cards = {"": card_of_key(repository, key)}
     if as_json:
-        print_json([{"entry": name or None, **card.as_json()} for name, card in cards.items()])
+        print_json({"cards": [{"entry": name or None, **card.as_json()} for name, card in cards.items()]})
     else:
         for name, card in cards.items():
             print_lines(render.card(name, card.as_json()))

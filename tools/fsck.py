@@ -11,10 +11,9 @@ output (see `program`).
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,18 +26,17 @@ from store.audit.scope import Scope
 from store.disk.layout import open_store
 from store.disk.media import Media
 from store.errors import Invalid, Unavailable
-from store.findings import Finding
 from store.format.duration import seconds_of
 from store.ground.repository import Repository
 from store.remotes.place import bucket_of
 from tools import render
-from tools.arguments import DropCache, GiveUp, Store, patience_of, print_lines
+from tools.arguments import DropCache, GiveUp, Json, Store, patience_of, print_lines
 from tools.commands import command_of
 from tools.parameters import Option
 from tools.patience import Bound, patience
 from tools.program import run_program
 from tools.progress import reading_bar
-from tools.status import exits, fail, say, warn
+from tools.status import exits, fail, print_json, say, warn
 from tools.streams import OutputLost
 
 CLEAN, CORRECTED, ERRORS, COULD_NOT_CHECK, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
@@ -71,10 +69,14 @@ Repair = Annotated[
 ]
 From = Annotated[list[str] | None, Option("--from", metavar="STORE", help="A store to mend from. May be repeated.")]
 DryRun = Annotated[bool, Option("--dry-run", help="With --repair: show what would be done. Write nothing.")]
-Json = Annotated[bool, Option("--json", help="Print one JSON document a line: plans, findings, missions, a summary.")]
 
 
-@exits(error_status=lambda _: COULD_NOT_CHECK, unknown=COULD_NOT_CHECK, interrupted=CANCELLED)
+@exits(
+    error_status=lambda _: COULD_NOT_CHECK,
+    unknown=COULD_NOT_CHECK,
+    interrupted=CANCELLED,
+    good=(CLEAN, CORRECTED),
+)
 def run(
     store: Store,
     quick: Quick = False,
@@ -127,34 +129,34 @@ def run(
         from store.remotes.bucket_audit import fsck_bucket
 
         with patience(bound), reading_bar("reading") as progress:
-            told = _line if as_json else None
-            audit = fsck_bucket(BucketClient.connect(store), scope, on_finding=told, progress=progress)
+            audit = fsck_bucket(BucketClient.connect(store), scope, progress=progress)
         return _report(audit, store, scope, as_json=as_json)
     with patience(bound), ExitStack() as stack:
         opened_ledger = None if scope.read == "quick" else _ledger(ledger, store)
         if opened_ledger is not None:
             stack.enter_context(opened_ledger)
 
-        def audited(media: Media, wanted: Scope, on_finding: Callable[[Finding], None] | None = None) -> Audit:
+        def audited(media: Media, wanted: Scope) -> Audit:
             if wanted.read == "quick":
-                return fsck(media, wanted, on_finding=on_finding)
+                return fsck(media, wanted)
             # The bar is removed before anything is printed.
             with reading_bar("reading") as progress:
-                return fsck(media, wanted, ledger=opened_ledger, on_finding=on_finding, progress=progress)
+                return fsck(media, wanted, ledger=opened_ledger, progress=progress)
 
         replicas = [stack.enter_context(Repository.open(one)) for one in source or ()]
 
+        plans: list[RepairPlan] = []
+
         def show(plan: RepairPlan) -> None:
+            plans.append(plan)
             # A repair that has begun goes on though nobody reads its plan. The report after it fails likewise.
             with suppress(OutputLost):
-                if as_json:
-                    _plan_line(plan)
-                else:
+                if not as_json:
                     print_lines(render.repair_plan(plan))
 
         if not repairing:
             with open_store(store, drop_cache=drop_cache or None) as media:
-                audit = audited(media, scope, _line if as_json else None)
+                audit = audited(media, scope)
         elif dry_run:
             with Repository.open(store) as repository:
                 with open_store(store, drop_cache=drop_cache or None) as media:
@@ -166,7 +168,7 @@ def run(
         else:
             repaired = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache or None)
             audit, corrected = repaired.audit, len(repaired.steps)
-    return _report(audit, store, scope, as_json=as_json, lines=as_json and repairing, corrected=corrected)
+    return _report(audit, store, scope, plans, as_json=as_json, corrected=corrected)
 
 
 def _scope(*, quick: bool, full: bool, sample: str | None, budget: str | None, mission: str, exclusive: bool) -> Scope:
@@ -222,20 +224,18 @@ def _read_all(store: str, scope: Scope) -> str:
     return shlex.join(["store-fsck", store, "--full", *more])
 
 
-def _report(audit: Audit, store: str, scope: Scope, *, as_json: bool, lines: bool = False, corrected: int = 0) -> int:
+def _report(
+    audit: Audit, store: str, scope: Scope, plans: Sequence[RepairPlan] = (), *, as_json: bool, corrected: int = 0
+) -> int:
     status = _status(audit, corrected)
     if audit.forgetful:
         warn(f"store-fsck: this audit is not remembered in the ledger: {audit.forgetful}")
     if not as_json:
         print_lines(render.audit(audit, _read_all(store, scope)))  # its last line says how to read the rest
         return status
-    if lines:
-        for finding in audit.findings:
-            _line(finding)
-    for name, state in audit.missions.items():
-        _json("mission", {"mission": name, "state": state})
-    summary = {
-        "status": status,
+    value = {
+        "missions": [{"mission": name, "state": state} for name, state in audit.missions.items()],
+        "plans": [_plan_json(plan) for plan in plans],
         "verdict": render.audit_verdict(audit),
         "level": scope.read,
         "objects": audit.objects,
@@ -250,22 +250,13 @@ def _report(audit: Audit, store: str, scope: Scope, *, as_json: bool, lines: boo
         "from_medium": audit.reading.from_medium,
         "doubt": audit.reading.doubt,
     }
-    _json("summary", summary)
+    print_json(value, audit.findings)
     return status
 
 
-def _json(kind: str, value: dict[str, Any]) -> None:
-    """Print one JSON document on one line."""
-    print(json.dumps({"type": kind, **value}, sort_keys=True))
-
-
-def _line(finding: Finding) -> None:
-    _json("finding", finding.as_json())
-
-
-def _plan_line(plan: RepairPlan) -> None:
+def _plan_json(plan: RepairPlan) -> dict[str, Any]:
     unsolved = [finding.as_json() for finding in plan.unsolved]
-    _json("plan", {"steps": [step.as_json() for step in plan.steps], "index": plan.index, "unsolved": unsolved})
+    return {"steps": [step.as_json() for step in plan.steps], "index": plan.index, "unsolved": unsolved}
 
 
 def main() -> None:

@@ -42,8 +42,8 @@ from tools.arguments import (
 from tools.parameters import Argument, Option
 from tools.progress import reading_bar
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, UNKNOWN, command, print_json, say
-from tools.verdicts import print_verdicts
+from tools.status import NO, OK, UNKNOWN, command, print_json, say, status_of_findings
+from tools.verdicts import findings_of, print_verdicts
 
 
 @command
@@ -88,7 +88,7 @@ def log_command(
             remedy = instead_of(mission, known) or "check that this is the right store: its log has no mission"
             raise NotFound(text, remedy=remedy, kind="missing")
     if as_json:
-        print_json(rows)
+        print_json({"events": rows})
     else:
         print_lines(lines.table([_event(row) for row in rows]))
         if rows:
@@ -327,16 +327,13 @@ def _checkout(media: Media, mission: str, target: str, root: SignedRoot, *, hard
         verdict = verify_mission(evidence, mission, root, Binding(int(time.time())))
         if verdict.mission is None:
             if as_json:
-                print_json({"go": False, "findings": [finding.as_json() for finding in verdict.findings]})
+                print_json({}, findings_of(verdict))
             else:
                 print_verdicts([verdict])
             return UNKNOWN if verdict.unknown else NO
         outcome = checkout(verdict.mission, evidence, target, hard_link=hard_link)
     if as_json:
-        print_json(
-            {"go": True, "directory": target, "files": outcome.files, "bytes": outcome.bytes}
-            | {"how": dict(outcome.how)}
-        )
+        print_json({"folder": target, "files": outcome.files, "bytes": outcome.bytes, "how": dict(outcome.how)})
     else:
         ways = ", ".join(f"{count} by {way}" for way, count in sorted(outcome.how.items()))
         say(f"checked out {mission} to {target}: {outcome.files} files, {render.size(outcome.bytes)}; {ways}")
@@ -346,7 +343,7 @@ def _checkout(media: Media, mission: str, target: str, root: SignedRoot, *, hard
 def _check(folder: str, root: SignedRoot, *, as_json: bool) -> int:
     findings = check_checkout(folder, root)
     if as_json:
-        print_json({"clean": not findings, "findings": [finding.as_json() for finding in findings]})
+        print_json({"folder": folder}, findings)
     else:
         for finding in findings:
             print_lines(render.finding(finding))
@@ -355,6 +352,4 @@ def _check(folder: str, root: SignedRoot, *, as_json: bool) -> int:
             if findings
             else f"{folder}: unchanged since the checkout"
         )
-    if not findings:
-        return OK
-    return UNKNOWN if all(finding.unreadable for finding in findings) else NO
+    return status_of_findings(findings)

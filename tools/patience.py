@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from store.errors import Unavailable
 from store.values import dataclass
-from tools.status import INTERRUPTED, UNKNOWN, fail, say, warn
+from tools.status import INTERRUPTED, UNKNOWN, fail, interrupted_error, print_document, warn
 from tools.streams import OutputLost
 
 # Seconds without an answer after which a line says so, and between two such lines.
@@ -191,15 +191,14 @@ def _give_up(bound: Bound, seconds: float, *, interrupted: bool) -> NoReturn:
     # Whoever reads the output may hang too: the end of this process does not depend on it.
     Thread(target=leave, daemon=True).start()
     with suppress(OutputLost):
-        if interrupted:
-            say("flightbag: interrupted", sys.stderr)
-        else:
-            error = Unavailable(
-                f"could not check: {bound.places} was not read within {seconds:g} s",
-                remedy="use another medium or another copy, or allow more time with --give-up",
-                kind="gave-up",
-            )
-            fail(error, as_json=bound.as_json)
+        error = Unavailable(
+            f"could not check: {bound.places} was not read within {seconds:g} s",
+            remedy="use another medium or another copy, or allow more time with --give-up",
+            kind="gave-up",
+        )
+        fail(interrupted_error() if interrupted else error, as_json=bound.as_json)
+        if bound.as_json:
+            print_document(status)
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(status)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound
+from store.findings import Finding
 from store.format.entries import SEGMENT
 from store.format.host import fit
 from store.format.manifest import ENVELOPE_LIMIT
@@ -20,6 +21,7 @@ from store.ground.repository import Repository
 from store.takeoff.verify import parse_release, read_table
 from store.trust.keys import Signer
 from store.trust.root import TrustRoot
+from store.values import replace
 from tools import keyfiles, lines, render
 from tools.arguments import Json, OptionalKeys, PassphraseFile, SignerCommand, StoreFirst, print_lines
 from tools.parameters import Argument, Option
@@ -123,10 +125,8 @@ def sign(
     if data != unsigned:
         keyfiles.write_over(file, data)
     if as_json:
-        print_json(
-            _json(data)
-            | {"signatures": count, "threshold": root.release.threshold, "object": str(added) if added else None}
-        )
+        signed = {"signatures": count, "threshold": root.release.threshold, "object": str(added) if added else None}
+        print_json(_json(data) | signed)
     elif added is not None:
         say(f"the release {releases.parsed(data)[1].name} is in the store, object {added}")
     else:
@@ -149,6 +149,7 @@ def show(
     if not os.path.isdir(what):
         return _show(keyfiles.read_file(Path(what), ENVELOPE_LIMIT, "the release"), None, as_json=as_json)
     rows: list[dict[str, Any]] = []
+    findings: list[Finding] = []
     with Repository.open(what) as repository:
         root = repository.trust_root().root
         for name, id_ in releases.listed(repository).items():
@@ -159,9 +160,10 @@ def show(
                 releases.require_standing(repository, parse_release(data, root))
             except FlightbagError as error:
                 row |= {"holds": False, "why": error.message}
+                findings.append(replace(Finding.of(error), information=True))
             rows.append(row)
     if as_json:
-        print_json(rows)
+        print_json({"releases": rows}, findings)
     else:
         print_lines(
             lines.table(
@@ -198,7 +200,7 @@ def _json(data: bytes) -> dict[str, Any]:
 
 def _show(data: bytes, file: Path | None, *, as_json: bool) -> int:
     if as_json:
-        print_json(_json(data))
+        print_json({"releases": [_json(data)]} if file is None else _json(data))
     else:
         print_lines(_lines(releases.parsed(data)[1], data))
         if file is not None:

@@ -113,7 +113,7 @@ def pin_command(
         if not rest:
             id_by_name = {one: str(id_) for one, id_ in pins(repository).items()}
             if as_json:
-                print_json(id_by_name)
+                print_json({"pins": [{"name": one, "object": id_} for one, id_ in id_by_name.items()]})
             else:
                 print_lines(lines.table([(name, lines.short(id_)) for name, id_ in id_by_name.items()]))
             return OK
@@ -121,7 +121,7 @@ def pin_command(
         id_ = ObjectId.parse(what) if is_hex(what) else repository.current(what).manifest_id
         pin(repository, name, id_)
     if as_json:
-        print_json({"pin": name, "object": str(id_)})
+        print_json({"pins": [{"name": name, "object": str(id_)}]})
     else:
         say(f"pinned {lines.short(id_)} as {name}")
     return OK

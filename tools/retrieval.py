@@ -25,7 +25,7 @@ from tools.confined import confined
 from tools.parameters import Argument, Option
 from tools.progress import reading_bar, work_bars
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
-from tools.verdicts import print_verdicts
+from tools.verdicts import findings_of, print_verdicts
 
 if TYPE_CHECKING:
     from builders.onboard.measurement import Measurement
@@ -162,7 +162,7 @@ def probe(
         return _no_go(proving.refused, as_json=as_json)
     figures = list(proving.figures)
     if as_json:
-        print_json([{**one.as_json(), "recorded": one.name in proving.held} for one in figures])
+        print_json({"figures": [{**one.as_json(), "recorded": one.name in proving.held} for one in figures]})
     else:
         print_lines(render.measured(figures))
         print_lines(render.proving(proving, state))
@@ -223,7 +223,7 @@ def quality(
             figures = measure_landmarks(verdict.mission, points, progress)
             figures += measure(verdict.mission, sources, other, sample or SAMPLE, progress)
     if as_json:
-        print_json([one.as_json() for one in figures])
+        print_json({"figures": [one.as_json() for one in figures]})
     else:
         print_lines(render.measured(figures))
         print_lines(render.measured_recall(figures, verdict.mission.manifest.quality))
@@ -262,7 +262,7 @@ def _evidence(store: str, trust: Path | None, state: str | None) -> Iterator[tup
 
 def _no_go(verdict: Verdict, *, as_json: bool) -> int:
     if as_json:
-        print_json({"go": False, "findings": [finding.as_json() for finding in verdict.findings]})
+        print_json({}, findings_of(verdict))
     else:
         print_verdicts([verdict])
         say("the command stops here: it uses only a mission that is GO")

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from store.disk.layout import check_free
 from store.errors import FlightbagError, NoStore
+from store.findings import Finding
 from store.ground.cleaning import clean as remove_droppings
 from store.ground.cleaning import droppings
 from store.ground.repository import Repository
 from store.ground.seen import Seen
 from store.ground.sync import SyncPlan, apply_syncs, check_targets, plan_sync
 from store.remotes.place import Bucket, Folder, Host, place_of
+from store.values import replace
 from tools import render
 from tools.arguments import GiveUp, Json, cache_folder, patience_of, print_lines
 from tools.parameters import Argument, Option
@@ -51,6 +53,20 @@ class _Outcome:
         from tools import remotes
 
         return remotes.status_of_verdicts(self.verdicts)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What is wrong with the destination, where something is."""
+        if self.error is not None:
+            return [replace(Finding.of(self.error), path=self.target)]
+        assert self.plan is not None
+        found = refusals(self.plan, self.target)
+        found += [Finding("unwritable", why, path=path, unreadable=True) for path, why in self.left]
+        if self.verdicts is not None:
+            from tools import remotes
+
+            found += remotes.findings_of_verdicts(self.verdicts, self.target)
+        return found
 
 
 @command
@@ -116,7 +132,7 @@ def run(
     if len(outcomes) == 1 and (error := outcomes[0].error) is not None:
         raise error
     if as_json:
-        print_json(_json(outcomes, dry_run=dry_run))
+        print_json(_json(outcomes, dry_run=dry_run), [finding for one in outcomes for finding in one.findings])
     else:
         for one in outcomes:
             print_lines(_text(one, dry_run=dry_run, named=len(outcomes) > 1))
@@ -209,6 +225,17 @@ def _json_of(one: _Outcome) -> dict[str, Any]:
         "removed": one.removed,
         "not_removed": [{"path": path, "why": why} for path, why in one.left],
     }
+
+
+def refusals(plan: SyncPlan, target: str = "") -> list[Finding]:
+    """Return a finding for each mission that a plan does not carry."""
+    found = [
+        Finding("newer-at-target", f"{mission}: the target has a newer one", path=target, missions=(mission,))
+        for mission in plan.newer
+    ]
+    return found + [
+        Finding("not-carried", f"{mission}: {why}", path=target, missions=(mission,)) for mission, why in plan.refused
+    ]
 
 
 def _text(one: _Outcome, *, dry_run: bool, named: bool) -> Iterator[str]:

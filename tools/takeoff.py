@@ -48,8 +48,8 @@ from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import is_shown, reading_bar
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, UNKNOWN, command, print_json, say
-from tools.verdicts import print_verdicts
+from tools.status import NO, OK, UNKNOWN, command, print_document, print_json, say
+from tools.verdicts import findings_of, print_verdicts
 
 if TYPE_CHECKING:
     from store.ground.issuing import Review
@@ -238,16 +238,17 @@ def verify(
             missions = _missions(evidence, mission)
             _expect(evidence, missions, pinned)
             verdicts = [verify_mission(evidence, one, pinned, binding, operator) for one in missions]
+    no_go = [verdict for verdict in verdicts if not verdict.go]
+    status = OK if not no_go else UNKNOWN if all(verdict.unknown for verdict in no_go) else NO
     if as_json:
-        value = {"go": all(verdict.go for verdict in verdicts), "missions": [_verdict_json(v) for v in verdicts]}
-        print_json(value if at is None else {**value, "at": moment(at)})
+        value = {"missions": [_verdict_json(one) for one in verdicts], "at": None if at is None else moment(at)}
+        print_json(value, [finding for one in verdicts for finding in findings_of(one)])
+        print_document(status)  # no verdict waits for its receipt
     else:
         if at is not None:
             say(f"the verdict at {render.when(moment(at))}; this is not a clearance")
         print_verdicts(verdicts, past=at is not None)
-    no_go = [verdict for verdict in verdicts if not verdict.go]
-    status = OK if not no_go else UNKNOWN if all(verdict.unknown for verdict in no_go) else NO
-    answered(status)  # no verdict waits for its receipt
+    answered(status)
     if state is not None:
         from tools.receipts import after_check
 
@@ -325,7 +326,6 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         "not_judged": list(verdict.not_judged),
         "judged_at": verdict.judged_at,
         "from_medium": verdict.from_medium,
-        "findings": [finding.as_json() for finding in verdict.findings],
     }
     if verdict.mission is not None:
         coverage = verdict.mission.manifest.coverage

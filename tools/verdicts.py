@@ -9,7 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from store.findings import Finding
 from store.takeoff.mission import Verdict
+from store.values import replace
 from tools import render
 from tools.arguments import print_lines
 from tools.lines import colours, columns_of, fitted
@@ -29,6 +31,11 @@ def print_verdicts(verdicts: Sequence[Verdict], *, past: bool = False) -> None:
         print_lines(rest)
     if len(verdicts) > 1:
         _announce(render.summary(verdicts, past=past), good=all(one.go for one in verdicts), past=past)
+
+
+def findings_of(verdict: Verdict) -> list[Finding]:
+    """Return the findings of a verdict, each with its mission: a list of findings may be about several."""
+    return [replace(finding, missions=(verdict.mission_id,)) for finding in verdict.findings]
 
 
 def _announce(line: str, *, good: bool, past: bool) -> None:

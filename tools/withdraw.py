@@ -138,9 +138,10 @@ def _run(
     else:
         outcome = withdrawals.sign_draft(repository, name, approve, now=now, expect=expect)
     if as_json:
+        pending, state = _json(outcome.pending), "in_effect" if outcome.in_effect else "draft"
         print_json(
-            _json(outcome.pending)
-            | {"in_effect": outcome.in_effect, "signatures": outcome.signatures, "threshold": outcome.threshold}
+            {"in_effect": None, "draft": None, state: pending, "signing_code": outcome.pending.signing_code}
+            | {"signatures": outcome.signatures, "threshold": outcome.threshold}
         )
     else:
         if reason is not None:  # else the review has shown it

@@ -66,6 +66,8 @@ from store.ground.writer import writing
 _MAX_SEGMENT = 64
 # Of the JSON that says what an engine is: an inspector lists its layers.
 _MAX_VALUES = 1_000_000
+# The most bytes of an engine of a shared cache: the weights in several layouts, and what is beside them.
+_MOST_COPIES, _MOST_BESIDE = 4, 64 * 2**20
 # An engine of a network that finds nothing in noise is checked on so many tiles.
 _CHECKED_TILES = 8
 
@@ -302,6 +304,14 @@ def card_of(repository: Repository, task: EngineTask, objects: StoredObjects) ->
     return card
 
 
+def judge(context: BuildContext, task: EngineTask, card: Card) -> None:
+    """Raise Refused where the engine of a card is further from its source than the mission file allows now."""
+    with context.about(f"backbones[{task.spec.backbone}]"):
+        require_tolerance(card.check, context.tolerance(task.spec.precision))
+        if task.spec.reference is not None:
+            require_author(card.check.author, context.tolerance)
+
+
 def explained(context: BuildContext, name: str, host: str | None = None, progress: Progress = silent) -> EngineTask:
     """Return the engine of one backbone for the target with this class, which may be None where the backbone has one
     engine, with its key. Raise Invalid for a backbone or class that the mission file lacks."""
@@ -521,7 +531,7 @@ class EngineBuilder:
                 raise Unavailable(
                     what, remedy="free some space in the store", path=error.filename, errno=error.errno
                 ) from error
-        self.judge(task, engine.card)
+        judge(self.context, task, engine.card)
         return engine
 
     def present(self, task: EngineTask) -> BuiltEngine | None:
@@ -560,14 +570,7 @@ class EngineBuilder:
         for target in task.targets:
             if lacking := fit(target.host, card.need).lacking:
                 raise failure("wrong-host", f"the engine needs {' and '.join(lacking)}, which {target.host} has not")
-        self.judge(task, card)
-
-    def judge(self, task: EngineTask, card: Card) -> None:
-        """Raise Refused where the engine is further from its source than the mission file allows now."""
-        with self.context.about(f"backbones[{task.spec.backbone}]"):
-            require_tolerance(card.check, self.context.tolerance(task.spec.precision))
-            if task.spec.reference is not None:
-                require_author(card.check.author, self.context.tolerance)
+        judge(self.context, task, card)
 
     def _build(self, task: EngineTask, quantised: ObjectId | None) -> BuiltEngine:
         """Compile, check and insert the engine, behind its key's lock."""
@@ -718,9 +721,10 @@ def build_engines(
         inventory = context.inventory(progress) if calibrated else None
         tasks = engine_tasks(context, targets, inventory, store.lookup)
         builder = EngineBuilder(context, store, inventory, executor or LocalExecutor(), progress)
-        look_up_steps(store, tasks)
-        if store.take_supply():
-            builder.judge_offers(tasks)
+        if supply is not None:
+            look_up_steps(store, tasks)
+            if store.take_supply(limits(tasks)):
+                builder.judge_offers(tasks)
         return [_report(builder, task) for task in tasks]
 
 
@@ -729,6 +733,18 @@ def look_up_steps(store: ArtifactStore, tasks: Sequence[EngineTask]) -> None:
     for task in tasks:
         if task.step is not None and not task.complete:
             store.lookup(task.step.recipe.key)
+
+
+def limits(tasks: Sequence[EngineTask]) -> dict[BuildKey, int]:
+    """Return the most bytes that a shared cache may send for each engine and each int8 network: one with more is made
+    here."""
+    most = {}
+    for task in tasks:
+        network = _MOST_COPIES * task.spec.model.size + _MOST_BESIDE
+        most[task.recipe.key] = CARD_LIMIT + network
+        if task.step is not None:
+            most[task.step.recipe.key] = network
+    return most
 
 
 def _report(builder: EngineBuilder, task: EngineTask) -> EngineReport:

@@ -33,7 +33,7 @@ from builders.report import PlanRow
 from store.errors import Corrupt, Refused
 from store.format.entries import Entry, most_bytes
 from store.format.host import meets, with_least
-from store.format.ids import ObjectId, derive
+from store.format.ids import BuildKey, ObjectId, derive
 from store.format.release import Approval
 
 INDEX_SCHEMA = "flightbag/index/1"
@@ -168,6 +168,19 @@ def index_tasks(
                 lookup(recipe.key),
                 lookup(quantiser.key) if quantiser is not None else None,
             )
+
+
+def limits(tasks: Iterable[IndexTask], shards: Sequence[ShardTask], widths: Mapping[str, int]) -> dict[BuildKey, int]:
+    """Return the most bytes of each of these indexes and quantisers over rows of these shards, given the numbers in a
+    row of each descriptor set."""
+    most = {}
+    for task in tasks:
+        rows = sum(len(one.origins) for one in shards if (one.set.name, one.zoom) == (task.set, task.zoom))
+        lists = 0 if task.quantiser is None else int(task.quantiser.fields["lists"])
+        most[task.recipe.key] = ann.most_bytes(rows, widths[task.set], lists)
+        if task.quantiser is not None:
+            most[task.quantiser.key] = ann.most_bytes(0, widths[task.set], lists)
+    return most
 
 
 # -- the work units

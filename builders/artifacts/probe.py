@@ -5,7 +5,7 @@ A probe is put together from pictures and rows that the build has at hand: it ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from builders.artifacts.shard import BuiltMap, ShardTask
 from builders.artifacts.store import ArtifactStore
 from builders.artifacts.task import KeyedTask, Lookup
 from builders.compose import BuildContext
-from builders.descriptors.shard import Descriptors
+from builders.descriptors.shard import Descriptors, most_bytes
 from builders.grid.views import View
 from builders.imagery.inventory import Inventory
 from builders.mission.schema import Descriptors as DescriptorSet
@@ -25,7 +25,7 @@ from builders.report import PlanRow
 from builders.retrieval.pictures import pictures, sample
 from store.errors import Corrupt, Refused
 from store.format.entries import Entry
-from store.format.ids import ObjectId
+from store.format.ids import BuildKey, ObjectId
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,15 @@ def probe_tasks(
                 name = f"probes/{set_.name}.safetensors"
                 yield ProbeTask(name, recipe, lookup(recipe.key), rows, set_, level.zoom, view, origins)
                 break
+
+
+def limits(context: BuildContext, tasks: Iterable[ProbeTask], widths: Mapping[str, int]) -> dict[BuildKey, int]:
+    """Return the most bytes of each of these probes, given the numbers in a row of each descriptor set."""
+    most = {}
+    for task in tasks:
+        height, width = context.preprocess_of(task.set).resize
+        most[task.recipe.key] = ROWS * 3 * height * width + most_bytes(ROWS, widths[task.set.name], task.set.dtype)
+    return most
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from builders.compose import BuildContext
 from builders.descriptors.decoding import BAD_TILES, BadTile, tile_pixels
 from builders.descriptors.embed import CellRequest, CellResult, Description, Embedder
 from builders.descriptors.rows import CachedCell, RowCache, view_digests
-from builders.descriptors.shard import EMPTY_SIZE, Descriptors, Shard, read_shard, write_shard
+from builders.descriptors.shard import EMPTY_SIZE, Descriptors, Shard, most_bytes, read_shard, write_shard
 from builders.grid.live import find, live
 from builders.grid.tiles import Tile, cell_range, tile_from_id, tile_id
 from builders.grid.views import View
@@ -148,6 +148,11 @@ def _cells(
         inside = level.find(footprint.ravel())[0].reshape(footprint.shape)
         shows = np.unique(footprint[inside])
         yield cell, footprint[inside.all(axis=(1, 2)), 0, 0], shows, level.hashes[level.find(shows)[1]]
+
+
+def limits(tasks: Iterable[ShardTask], widths: Mapping[str, int]) -> dict[BuildKey, int]:
+    """Return the most bytes of each of these shards, given the numbers in a row of each descriptor set."""
+    return {task.recipe.key: most_bytes(len(task.origins), widths[task.set.name], task.set.dtype) for task in tasks}
 
 
 def origins_by_set(
@@ -349,6 +354,15 @@ class ShardBuilder:
         """
         missing = [task for task in tasks if not task.complete and _how(task) not in self._descriptions]
         self._descriptions |= load_networks(self.context, missing)
+
+    def widths(self, tasks: Sequence[ShardTask]) -> dict[str, int]:
+        """Return by descriptor set the numbers that a row has, by its network or by a shard that the store has."""
+        self.load(tasks)
+        widths = {how[0]: _embedder(one).network.dimension for how, one in self._descriptions.items()}
+        for task in tasks:
+            if task.present is not None and task.set.name not in widths:
+                widths[task.set.name] = int(self._read(*task.present[0]).descriptors.shape[1])
+        return widths
 
     def shards(self, tasks: Sequence[ShardTask]) -> dict[str, BuiltShard]:
         """Return every shard by its name: from the store, or built now."""

@@ -59,12 +59,13 @@ class ArtifactStore:
             return offer.objects
         return objects
 
-    def take_supply(self) -> bool:
-        """Ask the shared cache, if there is one, for what was looked up and is not in the store. Return whether it
-        offers something."""
-        if self.supply is not None:
-            self.supply.offers.update(self.supply.ask(self.asked))
-        return self.supply is not None and bool(self.supply.offers)
+    def take_supply(self, limits: Mapping[BuildKey, int]) -> bool:
+        """Ask the shared cache for what was looked up and is not in the store. Return whether it offers something.
+        `limits` has the most bytes that each of these keys can be built to: no more is fetched."""
+        assert self.supply is not None
+        asked = {key: 0 if present else limits[key] for key, present in self.asked.items()}
+        self.supply.offers.update(self.supply.ask(asked))
+        return bool(self.supply.offers)
 
     def judge_offer(self, key: BuildKey, check: Callable[[StoredObjects], object]) -> None:
         """Take what a shared cache offers for a key, if it offers something, or refuse it where `check` raises."""

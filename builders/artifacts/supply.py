@@ -20,7 +20,8 @@ from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
 WANTED, SUPPLIED = "wanted", "supplied.json"
 # A plan has at most so many entries, and asks for a few steps before them.
 _MAX_KEYS = 2 * MAX_ENTRIES
-WANTED_LIMIT = _MAX_KEYS * (1 + DIGEST_SIZE)
+_LIMIT_SIZE = 8
+WANTED_LIMIT = _MAX_KEYS * (_LIMIT_SIZE + DIGEST_SIZE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,9 @@ class Offer:
     by: tuple[str, ...]
 
 
-# Given each key that a plan asked for, and whether the store has it, returns what the cache offers for those it lacks.
-Ask: TypeAlias = Callable[[Mapping[BuildKey, bool]], Mapping[BuildKey, Offer]]
+# Given each key that a plan asked for, and the most bytes that it can be built to, or 0 where the store has it, returns
+# what the cache offers for those that the store lacks.
+Ask: TypeAlias = Callable[[Mapping[BuildKey, int]], Mapping[BuildKey, Offer]]
 
 
 @dataclass(slots=True)
@@ -49,19 +51,19 @@ class Supply:
         self.refused[key] = error
 
 
-def wanted_to_bytes(asked: Mapping[BuildKey, bool]) -> bytes:
-    """Return a question as the bytes of a file: of each key whether the store has it, and the key."""
-    return b"".join(bytes([present]) + key for key, present in asked.items())
+def wanted_to_bytes(asked: Mapping[BuildKey, int]) -> bytes:
+    """Return a question as the bytes of a file: of each key the limit in 8 bytes, big-endian, and the key."""
+    return b"".join(limit.to_bytes(_LIMIT_SIZE, "big") + key for key, limit in asked.items())
 
 
-def wanted_from_bytes(data: bytes) -> dict[BuildKey, bool]:
+def wanted_from_bytes(data: bytes) -> dict[BuildKey, int]:
     """Return the question in the bytes of a confined process. Raise Corrupt for bytes that are none."""
-    step = 1 + DIGEST_SIZE
+    step = _LIMIT_SIZE + DIGEST_SIZE
     pieces = [data[at : at + step] for at in range(0, len(data), step)]
-    if len(data) > WANTED_LIMIT or any(len(one) != step or one[0] > 1 for one in pieces):
+    if len(data) > WANTED_LIMIT or any(len(one) != step for one in pieces):
         text = "the confined process asked the shared cache for something else than build keys"
         raise Corrupt(text, remedy="report this as a defect", kind="failed")
-    return {BuildKey(one[1:]): bool(one[0]) for one in pieces}
+    return {BuildKey(one[_LIMIT_SIZE:]): int.from_bytes(one[:_LIMIT_SIZE], "big") for one in pieces}
 
 
 def offers_to_json(offers: Mapping[BuildKey, Offer]) -> dict[str, Any]:

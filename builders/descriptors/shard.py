@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from builders.descriptors.tensors import ALIGNMENT, read_tensors, write_tensors
+from builders.descriptors.tensors import ALIGNMENT, MAX_HEADER, read_tensors, write_tensors
 from store.errors import Corrupt, Invalid
 
 MAX_DIMENSION = 1 << 20
@@ -46,6 +46,11 @@ def write_shard(tiles: NDArray[np.uint64], descriptors: Descriptors, metadata: M
     if (why := _wrong(tiles, descriptors)) is not None:
         raise Invalid(why)
     return write_tensors({"tiles": tiles, "descriptors": descriptors}, metadata)
+
+
+def most_bytes(rows: int, dimension: int, dtype: str) -> int:
+    """Return the most bytes that a shard of so many rows can have, whatever its metadata."""
+    return ALIGNMENT + MAX_HEADER + rows * (8 + dimension * np.dtype(dtype).itemsize)
 
 
 def read_shard(data: bytes | bytearray | memoryview) -> Shard:

@@ -52,6 +52,8 @@ _SAMPLE_BYTES = 1 << 30
 _ITERATIONS = 10
 _SEED = 2026
 _LINKS = 16
+# Of what an index has beside rows and centroids.
+_MOST_HEAD = 1 << 16
 _EF_CONSTRUCTION = 80
 # The size of the rows that are added together, as float32. A graph's bytes depend on it.
 _PIECE_BYTES = 1 << 26
@@ -110,6 +112,13 @@ def suggested_nlist(rows: int) -> int:
     if most < 1:
         return 1
     return 1 << min(round(math.log2(16 * rows) / 2), most.bit_length() - 1)
+
+
+def most_bytes(rows: int, dim: int, nlist: int = 0) -> int:
+    """Return the most bytes that an index of so many rows of `dim` numbers, or a quantiser of `nlist` lists of them,
+    can have."""
+    a_row = 2 * dim + 8 + 8 * _LINKS * 4  # float16, the id, and the links of a graph on all its levels
+    return _MOST_HEAD + rows * a_row + nlist * (4 * dim + 16)
 
 
 def train_quantiser(blocks: Callable[[], Iterable[RowBlock]], dim: int, nlist: int) -> bytes:

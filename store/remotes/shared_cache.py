@@ -2,7 +2,8 @@
 
     cache = SharedCache(shelf_of("s3://fleet/cache"), trust_root)
     found = cache.find(keys)                        records that hold
-    whole = cache.fetch(found, writer.inserting)    of these, those whose objects the store has now, hashed as they came
+    whole = cache.fetch(found, limits, writer.inserting)
+                                                    of these, those whose objects the store has now, hashed as they came
     cache.push(records, media)                      objects first, records last
 
 A cache is a convenience. What does not hold is passed over, by kind; and a cache that does not answer is asked nothing
@@ -250,15 +251,24 @@ class SharedCache:
     def fetch(
         self,
         found: Mapping[BuildKey, Found],
+        limits: Mapping[BuildKey, int],
         inserting: Callable[[], AbstractContextManager[Batch]],
         progress: Callable[[int, int], None] = lambda _count, _total: None,
     ) -> dict[BuildKey, Found]:
         """Insert the objects of these records into a store, durably, each hashed as it comes. Return the records of
-        which the store has every object. `progress` gets the bytes that came, and those of all.
+        which the store has every object. `limits` has the most bytes that the objects of each key may have together: a
+        record of more is refused (kind too-large). `progress` gets the bytes that came, and those of all.
 
         Raise what inserting raises: the disk of the store is no matter of the cache.
         """
-        wanted = sorted({one for record in found.values() for one in record.built.objects})
+        allowed = {}
+        for key, record in found.items():
+            if (size := sum(size for _, size in record.built.objects)) <= limits[key]:
+                allowed[key] = record
+            else:
+                text = f"its objects have {size} bytes, what it asks for at most {limits[key]}"
+                self._refuse(key, Corrupt(text, kind="too-large", expected=limits[key], actual=size))
+        wanted = sorted({one for record in allowed.values() for one in record.built.objects})
         total = sum(size for _, size in wanted)
         failed: dict[tuple[ObjectId, int], FlightbagError] = {}
         for group in batches(wanted):
@@ -273,7 +283,7 @@ class SharedCache:
                 batch.commit()
             progress(sum(size for _, size in group), total)
         whole = {}
-        for key, record in found.items():
+        for key, record in allowed.items():
             error = next((failed[one] for one in record.built.objects if one in failed), None)
             if error is None:
                 whole[key] = record

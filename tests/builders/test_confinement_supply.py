@@ -14,15 +14,15 @@ from store.format.ids import BuildKey
 from tests.support.missions import build_key
 
 
-def nothing(asked: Mapping[BuildKey, bool]) -> Mapping[BuildKey, Offer]:
+def nothing(asked: Mapping[BuildKey, int]) -> Mapping[BuildKey, Offer]:
     return {}
 
 
 def test_it_is_answered_once(tmp_path: Path) -> None:
-    asked: list[Mapping[BuildKey, bool]] = []
-    (tmp_path / WANTED).write_bytes(wanted_to_bytes({build_key("one"): True}))
+    asked: list[Mapping[BuildKey, int]] = []
+    (tmp_path / WANTED).write_bytes(wanted_to_bytes({build_key("one"): 7}))
     _answer(tmp_path, lambda keys: (asked.append(keys), {})[1])
-    assert (asked, (tmp_path / SUPPLIED).read_bytes()) == ([{build_key("one"): True}], b"{}")
+    assert (asked, (tmp_path / SUPPLIED).read_bytes()) == ([{build_key("one"): 7}], b"{}")
     with pytest.raises(Corrupt, match="a second time"):
         _answer(tmp_path, nothing)
 
@@ -30,7 +30,7 @@ def test_it_is_answered_once(tmp_path: Path) -> None:
 def test_a_question_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         _answer(tmp_path, nothing)
-    for data in (b"x", bytes(WANTED_LIMIT + 33)):
+    for data in (b"x", bytes(WANTED_LIMIT + 40)):
         (tmp_path / WANTED).write_bytes(data)
         with pytest.raises(Corrupt):
             _answer(tmp_path, nothing)

@@ -222,7 +222,7 @@ def kinds(desk: Desk, store: Path, *more: object) -> list[str]:
     ran = flightbag("verify", store, "left", *more, "--json")
     (verdict,) = ran.json["missions"]
     assert ran.status == (0 if verdict["go"] else 1)
-    return [finding["kind"] for finding in verdict["findings"]]
+    return [finding["kind"] for finding in ran.json["findings"]]
 
 
 def test_the_whole_way(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +274,7 @@ def test_the_whole_way(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     # Aboard, by the library that the engine is for.
     main = "from tools.start import main; main()"
     probed = runtimes.python(VERSION, "-c", main, "probe", str(stick), "left", "--state", str(state), "--json")
-    (figure,) = json.loads(probed)
+    (figure,) = json.loads(probed)["figures"]
     assert (figure["recorded"], figure["signed"], figure["holds"]) == (True, None, True)
     assert figure["value"] >= figure["least"]
     assert read_state(state).state.missions == {}, "a probe accepts nothing"

@@ -165,7 +165,7 @@ class TestTwoStations:
         assert report["cache"]["misses"] == report["cache"]["pushed"] == 0
         assert (report["cache"]["refused"], report["cache"]["down"]) == ({}, None)
         assert report["cache"]["bytes"] > 0
-        assert second.verify().json["go"]
+        assert second.verify().json["ok"]
         assert flightbag("fsck", second.store, "--full").status == 0
         first = given.folder.parent / "first"
         same = [flightbag("show", one, "left", "--json").json["identity"] for one in (first / "ground", second.store)]
@@ -313,7 +313,7 @@ def judge(given: Desk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
                 batch.commit()
             supply = Supply(lambda _asked: offers)
             store = ArtifactStore(writer, int(time.time()), supply)
-            assert store.take_supply()
+            assert store.take_supply({})
             args = (context, store, planned.inventory, LocalExecutor(), silent)
             EngineBuilder(*args).judge_offers(planned.of(EngineTask))
             ShardBuilder(*args).judge_offers(planned.of(ShardTask))
@@ -370,6 +370,24 @@ def test_what_is_refused_is_made_and_put_there(second: Desk, tmp_path: Path) -> 
     assert (made(after), after["cache"]["refused"]) == ([], {})
 
 
+def test_no_more_is_fetched_than_the_work_could_make(second: Desk, tmp_path: Path) -> None:
+    """Each kind of artifact has a bound, to which its own work keeps and a record of gigabytes does not."""
+    cache = tmp_path / "cache"
+    with Repository.open(second.store) as repository:
+        root = repository.trust_root().root
+    signer = PrivateKey.of_pem((second.folder / "station.key").read_bytes(), None)
+    places = ("engines/", "descriptors/", "probes/", "indexes/embedder/graph", "indexes/embedder/coarse")
+    for place in places:
+        key = key_of(second, cache, place)
+        huge = Built(
+            key, ((ObjectId.of(place.encode()), 2**33),), root.epoch, 0
+        )  # there is none: that would be `missing`
+        records(cache)[key].write_bytes(signed_built(huge, [signer], root))
+    report = build(second, cache).json
+    assert report["cache"]["refused"] == {"too-large": len(places)}
+    assert (report["outcome"], report["cache"]["pushed"]) == ("built", len(places))
+
+
 class TestTheKeys:
     def test_who_is_no_builder_gets_nothing_and_gives_nothing(self, second: Desk, desk: Desk, tmp_path: Path) -> None:
         cache = tmp_path / "cache"
@@ -383,7 +401,7 @@ class TestTheKeys:
         assert (alone.status, "--builder-key needs --shared-cache" in alone.err) == (2, True)
         for place in ("crew@hangar:cache", second.store):
             assert build(second, place).status == 2
-        assert flightbag("ls", second.store, "--json").json == []
+        assert flightbag("ls", second.store, "--json").json["missions"] == []
 
     def test_what_a_revoked_key_signed_counts_no_more_even_where_it_was_taken(
         self, second: Desk, tmp_path: Path

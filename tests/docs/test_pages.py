@@ -18,6 +18,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 from PIL import Image
 
 from builders.engines import onnxruntime as onnxruntime_backend
@@ -291,6 +292,25 @@ def test_every_block_has_a_language(page: Path) -> None:
     for block in blocks(page):
         assert block.language in LANGUAGES, block
         assert block.language != "text" or not re.match(r"(\w*\$ |flightbag )", block.text) or page == README, block
+
+
+def test_support_lists_each_extra_with_the_packages_that_it_brings() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.+) \| .+ \|$", (REPOSITORY / "docs/support.md").read_text(), re.MULTILINE)
+    assert sorted(name for name, _ in rows) == sorted({*EXTRAS} - {"dev"})
+    shown = {"tensorrt": "TensorRT", "tensorrt-rtx-cu13-bindings": "TensorRT", "tensorrt-rtx-cu13-libs": "TensorRT"}
+    for name, brings in rows:
+        wanted = {Requirement(one).name for one in EXTRAS[name]} - {"flightbag"}
+        # The one that `onboard` brings is wanted in a newer version.
+        wanted -= {"onnxruntime"} if name == "build" else set()
+        assert [one for one in wanted if shown.get(one, one) not in brings] == [], name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_a_terminal_shows_every_line_of_a_block(page: Path) -> None:
+    """A drawing in `mermaid` is not read as text."""
+    for block in blocks(page):
+        if block.language != "mermaid":
+            assert [line for line in block.text.splitlines() if len(line) > 80] == [], block
 
 
 def test_every_page_is_reached_from_readme() -> None:

@@ -31,7 +31,8 @@ from tests.support.stores import REPOSITORY_ROOT
 
 _STORE = 80_000_000  # the least that Ray takes is 75 MB
 _START_S = 60.0
-# A node gives its helpers 15 seconds to start, and ends: too few where the machine does much else.
+# What a node and its helpers may take to start; of what Ray does not let itself be told, several tries.
+_PATIENCE_S = 600
 _STARTS = 4
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -39,10 +40,13 @@ _ENVIRONMENT = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "2000",
+    # A node that was killed refuses at once; one that lives may be slow beside much other work.
+    "RAY_health_check_timeout_ms": "60000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_memory_monitor_refresh_ms": "0",
-    "RAY_agent_register_timeout_ms": "100000",
+    "RAY_agent_register_timeout_ms": str(_PATIENCE_S * 1000),
+    "RAY_worker_register_timeout_seconds": str(_PATIENCE_S),
+    "RAY_gcs_server_port_wait_time_s": str(_PATIENCE_S),
     "PYTHONWARNINGS": "ignore",
 }
 
@@ -102,12 +106,12 @@ class Cluster:
         os.environ.update(self._outside)
 
     def add(self, cpus: int = 1, resources: Mapping[str, float] | None = None) -> str:
-        """Start a node, by default with the resources of this machine. Return its name here."""
+        """Start a node, by default with the resources of this machine. Return its id."""
         return self._ask("add", cpus, resources)
 
-    def kill(self, name: str) -> None:
+    def kill(self, id_: str) -> None:
         """Kill a node at once, as a power cut does."""
-        self._ask("kill", name)
+        self._ask("kill", id_)
 
     def _ask(self, *question: object) -> str:
         assert self._host.stdin is not None
@@ -133,9 +137,13 @@ def _host() -> None:
     """Keep the nodes of a cluster: a question on each line of standard input, an answer on each of standard output."""
     from ray.cluster_utils import Cluster as Nodes
 
+    class PatientNodes(Nodes):  # type: ignore[misc]
+        def _wait_for_node(self, node: Any, timeout: float = _PATIENCE_S) -> None:
+            super()._wait_for_node(node, timeout)
+
     answers, sys.stdout = sys.stdout, sys.stderr
     nodes: dict[str, Any] = {}
-    cluster = Nodes()
+    cluster = PatientNodes()
     for line in sys.stdin:
         what, *args = json.loads(line)
         if what == "kill":
@@ -160,8 +168,8 @@ def _host() -> None:
                         raise
                     if what == "head":
                         cluster.shutdown()
-                        cluster = Nodes()
-            answer = cluster.address if what == "head" else node.unique_id
+                        cluster = PatientNodes()
+            answer = cluster.address if what == "head" else node.node_id
             nodes[answer] = node
         print(answer, file=answers, flush=True)
     cluster.shutdown()

@@ -117,6 +117,7 @@ USES: dict[str, Use] = {
     ),
     "keys show": Use(lambda desk: ("keys", "show", desk.folder / "lab.key.pub")),
     "plan": Use(lambda desk: ("plan", desk.folder / "left.toml", "--store", desk.store)),
+    "status": Use(lambda desk: ("status", desk.folder / "left.toml", "--store", desk.store)),
     "build": Use(
         lambda desk: ("build", desk.folder / "right.toml", "--store", desk.store, "--key", desk.key),
         makes="ground/missions/right",

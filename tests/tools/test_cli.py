@@ -93,7 +93,7 @@ def test_a_store_that_cannot_be_opened_is_no_answer(equipped: Desk) -> None:
 
 def test_the_environment_may_name_the_store(built: Desk) -> None:
     env = {"FLIGHTBAG_STORE": str(built.store)}
-    assert flightbag("ls", "--json", env=env).json[0]["mission"] == "left"
+    assert flightbag("ls", "--json", env=env).json["missions"][0]["mission"] == "left"
     assert flightbag("show", "left", "--json", env=env).json["mission"]["id"] == "left"
     assert flightbag("verify", "--trust", built.root, env=env).status == 0
     assert flightbag("verify", "left", "--trust", built.root, env=env).status == 0
@@ -191,9 +191,9 @@ def test_cards_are_read_with_the_base_install(built: Desk) -> None:
     show = ("engines", "show", built.store)
     done = without_extras("from tools.start import main; main()", *show, "left", "--json")
     assert done.returncode == 0, done.stderr
-    [card] = json.loads(done.stdout)
+    [card] = json.loads(done.stdout)["cards"]
     done = without_extras("from tools.start import main; main()", *show, card["key"], "--json")
-    assert json.loads(done.stdout) == [{**card, "entry": None}]
+    assert json.loads(done.stdout)["cards"] == [{**card, "entry": None}]
 
 
 def test_the_embedders_api(built: Desk) -> None:
@@ -298,6 +298,6 @@ def test_progress_is_shown_at_a_terminal_and_leaves_the_output_alone(built: Desk
     }.items():
         status, out, shown = at_a_terminal(*args)
         assert status == 0, shown
-        assert [json.loads(one) for one in (out.splitlines() if what == "reading" else [out])]
+        assert json.loads(out)["ok"]
         assert what in shown
         assert "{" not in shown

@@ -18,7 +18,7 @@ from tests.support.store_files import entry_of, object_file
 
 class TestMissions:
     def test_rollback(self, twice: Desk) -> None:
-        first, second = (row["manifest"] for row in flightbag("log", twice.store, "left", "--json").json)
+        first, second = (row["manifest"] for row in flightbag("log", twice.store, "left", "--json").json["events"])
         sequence = flightbag("show", twice.store, "left", "--json").json["issue"]["sequence"]
         before = listing(twice.store)
         dry = flightbag("rollback", twice.store, "left", "--key", twice.key, "--dry-run", "--json").json
@@ -32,7 +32,7 @@ class TestMissions:
         assert twice.verify().status == 0
         again = flightbag("rollback", twice.store, "left", "--to", first, "--key", twice.key, "--json").json
         assert (again["unchanged"], again["manifest"]) == (True, None)
-        assert flightbag("log", twice.store, "left", "--json").json[-1]["event"] == "rolled-back"
+        assert flightbag("log", twice.store, "left", "--json").json["events"][-1]["event"] == "rolled-back"
         dry = flightbag("rollback", twice.store, "left", "--key", twice.key, "--dry-run", "--json").json
         named = ("--expect", dry["to_code"])
         back = flightbag("rollback", twice.store, "left", "--key", twice.key, *named, "--json").json
@@ -42,10 +42,10 @@ class TestMissions:
     def test_rollback_is_refused(self, twice: Desk) -> None:
         stranger = twice.folder / "stranger.key"
         flightbag("keys", "new", stranger, "--no-passphrase")
-        first = flightbag("log", twice.store, "left", "--json").json[0]["manifest"]
+        first = flightbag("log", twice.store, "left", "--json").json["events"][0]["manifest"]
         assert flightbag("rollback", twice.store, "left", "--key", stranger, "--to", first).status == 1
         assert flightbag("rollback", twice.store, "right", "--key", twice.key).status == 1, "there is nothing before it"
-        other = flightbag("log", twice.store, "right", "--json").json[0]["manifest"]
+        other = flightbag("log", twice.store, "right", "--json").json["events"][0]["manifest"]
         assert flightbag("rollback", twice.store, "left", "--to", other, "--key", twice.key).status == 2
         assert flightbag("rollback", twice.store, "left", "--to", "x", "--key", twice.key).status == 2
         flightbag("gc", twice.store, "--grace", "0s", "--keep-last", "1")
@@ -71,14 +71,14 @@ class TestMissions:
     def test_the_environment_names_the_store(self, twice: Desk) -> None:
         env = {"FLIGHTBAG_STORE": str(twice.store)}
         assert flightbag("pin", "kept", "left", env=env).status == 0
-        assert "kept" in flightbag("pin", "--json", env=env).json
+        assert "kept" in [one["name"] for one in flightbag("pin", "--json", env=env).json["pins"]]
         assert flightbag("unpin", "kept", env=env).status == 0
         assert flightbag("diff", "left", "left", env=env).status == 0
 
     def test_a_budget_of_bytes(self, built: Desk) -> None:
         path = built.write_mission("left")
         plain = path.read_text()
-        closure = flightbag("ls", built.store, "--json").json[0]["bytes"]
+        closure = flightbag("ls", built.store, "--json").json["missions"][0]["bytes"]
         (built.folder / "camera.yaml").write_text("fx: 1.0\n" + " " * 2)
         before = listing(built.store, without=("index", "lock", "tmp"))
         path.write_text(plain + f"\n[limits]\nmax_bytes = {closure // 2}\n")
@@ -92,8 +92,8 @@ class TestMissions:
         path.write_text(plain + f"\n[limits]\nmax_bytes = {closure - 1}\n")
         ran = built.build(path)
         assert (ran.status, ran.json["outcome"]) == (1, "failed")
-        assert [one["manifest"] for one in flightbag("ls", built.store, "--json").json] == [
-            flightbag("log", built.store, "left", "--json").json[-1]["manifest"]
+        assert [one["manifest"] for one in flightbag("ls", built.store, "--json").json["missions"]] == [
+            flightbag("log", built.store, "left", "--json").json["events"][-1]["manifest"]
         ], "the mission before stays"
         path.write_text(plain + f"\n[limits]\nmax_bytes = {closure + 100}\n")
         assert built.built(path)["outcome"] == "built"
@@ -248,7 +248,9 @@ class TestSigners:
 
         log = flightbag("log", ended.store, "left")
         assert f"signed by {kid[:12]} (Pia)" in log.out
-        assert flightbag("log", ended.store, "left", "--json").json[-1]["signers"] == [{"kid": kid, "name": "Pia"}]
+        assert flightbag("log", ended.store, "left", "--json").json["events"][-1]["signers"] == [
+            {"kid": kid, "name": "Pia"}
+        ]
 
     def test_a_trust_root(self, ended: Desk) -> None:
         kid = flightbag("keys", "show", ended.folder / "owner.key.pub", "--json").json["kid"]
@@ -265,7 +267,7 @@ def test_a_log_that_somebody_wrote_names_nobody_by_other_things_than_kids(twice:
             )
     ran = flightbag("log", twice.store, "left")
     assert (ran.status, "signed by abababababab" in ran.out) == (0, True), ran.err
-    assert [row["signers"] for row in flightbag("log", twice.store, "--json").json if "signers" in row] == [
+    assert [row["signers"] for row in flightbag("log", twice.store, "--json").json["events"] if "signers" in row] == [
         [{"kid": "ab" * 32, "name": ""}]
     ]
 

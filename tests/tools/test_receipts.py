@@ -76,7 +76,7 @@ class TestAboard:
 
     def test_json_stays_one_document(self, desk: Path) -> None:
         ran = verify(desk, "--json")
-        assert (ran.status, ran.json["go"], files(desk / "store")) == (0, True, 1)
+        assert (ran.status, ran.json["ok"], files(desk / "store")) == (0, True, 1)
 
     def test_a_go_stays_a_go_where_it_cannot_be_written(self, desk: Path) -> None:
         place = unwritable(desk)

@@ -144,11 +144,11 @@ class TestWhatASharedCacheOffers:
                 added = batch.add_bytes(DATA)
                 batch.commit()
             offer = Offer(((added.id, added.size),), (key(signer).public.kid.hex(),))
-            asked: list[dict[BuildKey, bool]] = []
+            asked: list[dict[BuildKey, int]] = []
             store = ArtifactStore(writer, 0, Supply(lambda keys: (asked.append(dict(keys)), {KEY: offer})[1]))
             assert store.lookup(KEY) is None
-            assert store.take_supply()
-            assert asked == [{KEY: False}]
+            assert store.take_supply({KEY: 1000})
+            assert asked == [{KEY: 1000}]
             yield store
 
     @pytest.mark.parametrize("signer", ["orin"], indirect=True)

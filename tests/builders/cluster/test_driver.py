@@ -1,4 +1,8 @@
-"""The driver over a real cluster: order, bounds, lost workers and nodes, what a node may send, and the same mission."""
+"""The driver over a real cluster: order, bounds, lost workers and nodes, what a node may send, and the same mission.
+
+A cluster takes 25 seconds of processors to start: `make test` has one, for the build that loses a node; the others run
+in `make drill`. No test waits for a time: each waits for what it wants to see, as long as the cluster lives.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,15 @@ from builders.cluster import driver
 from builders.cluster.driver import RayExecutor, address_of, connected
 from builders.report import NodeReport
 from store.errors import Corrupt, Invalid, Unavailable
-from store.ground.repository import Repository
+from tests.bench.cluster import another_store, make_strip, outcome, write_strip
 from tests.support.cluster import NAP, Cluster, pack, reader, require_ray, same
 from tests.support.commands import flightbag
 from tests.support.field import Desk
+from tests.support.here import confine_here
 from tools import render
+
+# Of the strip that a cluster describes.
+_CELLS = 6
 
 # -- without a cluster
 
@@ -51,7 +59,6 @@ def test_a_build_says_which_executors_there_are(desk: Desk) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """The start of Ray takes 25 seconds of processors; beside much other work it gives up."""
     if "FLIGHTBAG_DRILL" not in os.environ:
         pytest.skip("a real cluster: `make drill`")
     require_ray()
@@ -242,19 +249,43 @@ def test_each_node_says_what_it_can_build(executor: RayExecutor) -> None:
 # -- a mission
 
 
-def outcome(store: Path) -> tuple[bytes, dict[str, str]]:
-    """The identity of the mission of a store, and its objects by name. A card says how long its engine took."""
-    with Repository.open(store) as repository:
-        opened = repository.current("left")
-        table = {one.name: str(one.id) for one in opened.table.entries if not one.name.startswith("cards/")}
-        return opened.manifest.identity, table
+def test_a_build_that_loses_a_node_is_the_build_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two nodes the one is killed that sends the first shard."""
+    require_ray()
+    confine_here(monkeypatch)
+    (tmp_path / "desk").mkdir()
+    desk = make_strip(tmp_path / "desk", _CELLS)
+    mission = write_strip(desk, _CELLS)
+    desk.built(mission)
+    far = another_store(desk, tmp_path / "far")
+    with Cluster() as one:
+        one.add()
+        one.add()
+        real, killed = RayExecutor._reply, list[str]()
+
+        def reply(executor: RayExecutor, unit: Any) -> Any:
+            got = real(executor, unit)
+            if not killed and not unit.needs.waits:  # an engine is waited for, a shard is not
+                killed.extend(id_ for id_, name in executor._names.items() if name == got[1])
+                one.kill(killed[0])
+            return got
+
+        monkeypatch.setattr(RayExecutor, "_reply", reply)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        where = ("--store", far, "--key", desk.key, "--executor", f"ray://{one.address}")
+        ran = flightbag("build", mission, *where, "--json")
+    assert ran.status == 0, ran.err
+    # In the process of a build its own, Ray prints that a node ended to nobody.
+    report = json.loads(ran.out[ran.out.index("{\n") :])
+    assert (report["outcome"], len(killed)) == ("built", 1)
+    assert report["embedded"] == report["rows"] > 0
+    assert outcome(far) == outcome(desk.store)
 
 
 def test_a_cluster_builds_the_mission_that_this_machine_builds(cluster: Cluster, built: Desk) -> None:
-    far = built.folder / "far"
-    roles = ("--root-key", built.folder / "owner.key", "--mission-key", built.key)
-    for args in (("init", far), ("trust", "new", far, "--domain", "test", *roles)):
-        assert flightbag(*args).status == 0
+    far = another_store(built, built.folder / "far")
     where = ("--store", far, "--key", built.key, "--executor", f"ray://{cluster.address}")
     ran = flightbag("build", built.folder / "left.toml", *where, "--json")
     assert ran.status == 0, ran.err

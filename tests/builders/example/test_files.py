@@ -18,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("example") / "some" / "where"
     ran = flightbag("example", folder, "--json")
     assert ran.status == 0, ran.err
-    assert ran.json == {"folder": str(folder), "files": sorted(os.listdir(folder))}
+    assert ran.own == {"folder": str(folder), "files": sorted(os.listdir(folder))}
     return folder
 
 

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ from store.format.result import AAD_LABEL as RESULT_LABEL
 from store.format.result import CONTENT_TYPE as RESULT_TYPE
 from store.ground.repository import Repository
 from store.ground.writer import writing
-from store.remotes import shared_cache
+from store.remotes import cache_folder, shared_cache
 from store.remotes.bucket import BucketClient
 from store.remotes.cache_folder import CacheFolder
 from store.remotes.shared_cache import SharedCache, Shelf, Tally, shelf_of, signed_built
 from store.trust.root import TrustRoot
 from tests.store.remotes.conftest import plain
+from tests.support import mounts
 from tests.support.missions import NOW, ROOT, build_key, key, next_root, role, sign_payload
 from tests.support.s3 import BUCKET, Asked, Proxy, Server
 
@@ -71,13 +72,15 @@ def push(shelf: Shelf, station: Path, *records: Built, before: tuple[BuildKey, .
     return cache.tally
 
 
-def pull(shelf: Shelf, path: Path, *keys: BuildKey, root: TrustRoot = FLEET) -> tuple[set[BuildKey], Tally]:
+def pull(
+    shelf: Shelf, path: Path, *keys: BuildKey, root: TrustRoot = FLEET, limit: int = 2**40
+) -> tuple[set[BuildKey], Tally]:
     """Take what a cache has into a new store. Return the keys that came, whose objects are whole, and the tally."""
     cache = SharedCache(shelf, root)
     if not path.exists():
         Repository.init(path).close()
     with Repository.open(path) as repository, writing(repository) as writer:
-        whole = cache.fetch(cache.find(keys or (KEY,)), writer.inserting)
+        whole = cache.fetch(cache.find(keys or (KEY,)), dict.fromkeys(keys or (KEY,), limit), writer.inserting)
         for record in whole.values():
             for one in record.built.objects:
                 writer.check_object(*one)
@@ -243,6 +246,21 @@ def test_an_attack_is_refused_by_its_kind_and_put_right(name: str, station: Path
     assert pull(CacheFolder(str(cache)), tmp_path / "newer")[0] == {KEY}
 
 
+def test_no_more_is_fetched_than_a_key_can_be_built_to(
+    station: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has a builder's key names objects of 64 GiB: no byte of them comes."""
+    shelf, size = CacheFolder(str(tmp_path / "cache")), len(CARD + ENGINE)
+    push(shelf, station, built(), built(OTHER, b"a shard"))
+    asked, chunks = [], shelf.chunks
+    monkeypatch.setattr(shelf, "chunks", lambda name, size: (asked.append(name), chunks(name, size))[1])
+    whole, tally = pull(shelf, tmp_path / "new", KEY, OTHER, limit=size - 1)
+    assert (whole, dict(tally.refused), tally.down) == ({OTHER}, {"too-large": 1}, None)
+    assert f"{size} bytes, what it asks for at most {size - 1}" in tally.reasons[0]
+    assert asked == [object_path(ObjectId.of(b"a shard"))]
+    assert pull(shelf, tmp_path / "new", KEY, limit=size)[0] == {KEY}
+
+
 def test_a_revoked_key_vouches_for_nothing(station: Path, tmp_path: Path) -> None:
     shelf = CacheFolder(str(tmp_path / "cache"))
     push(shelf, station, built())
@@ -351,6 +369,116 @@ def test_a_folder_that_never_answers_is_asked_once(tmp_path: Path, monkeypatch: 
     tally = pull(shelf, tmp_path / "new")[1]
     gone.set()
     assert tally.down is not None
+
+
+class TestAMountThatDies:
+    """In the middle: whoever waits for it goes on without it, and leaves a thread behind that waits for ever."""
+
+    @pytest.fixture
+    def dead(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+        """The mount lives again when this is set."""
+        monkeypatch.setattr(cache_folder, "_SILENCE_S", 0.3)
+        event = threading.Event()
+        yield event
+        event.set()
+
+    @pytest.mark.parametrize("call", ["read", "chunks", "names", "stamp"])
+    def test_while_it_gives(
+        self, call: str, dead: threading.Event, station: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shelf = CacheFolder(str(tmp_path / "cache"))
+        keys = [build_key(str(number)) for number in range(20)]
+        push(shelf, station, *(built(one) for one in keys))
+        if call == "names":
+            monkeypatch.setattr(shared_cache, "_LISTED_FROM", 3)
+        asked: list[str] = []
+
+        def hanging(name: str, *_: object) -> Any:
+            asked.append(name)
+            dead.wait()
+            raise Unavailable("it was away", kind="unreadable")
+
+        def hanging_later(name: str, *_: object) -> Iterator[bytes]:
+            yield b"an engine "
+            hanging(name)
+
+        shelf.look(object_path(ObjectId.of(ENGINE)))  # it is open
+        after_first = SharedCache(shelf, FLEET)
+        assert after_first._answers()
+        monkeypatch.setattr(shelf._opened, call, hanging_later if call == "chunks" else hanging)
+        if call == "stamp":
+            put(tmp_path / "cache" / object_path(ObjectId.of(ENGINE)), b"short")  # its size is looked at
+        Repository.init(tmp_path / "new").close()
+        with Repository.open(tmp_path / "new") as repository, writing(repository) as writer:
+            found = after_first.find(keys)
+            whole = after_first.fetch(found, dict.fromkeys(found, 2**40), writer.inserting)
+        assert whole == {}
+        assert "has not answered for 0.3 s" in str(after_first.tally.down or shelf._silent)
+        count = len(asked)
+        assert count <= 32
+        with pytest.raises(Unavailable, match="has not answered"):
+            shelf.look("anything")
+        assert len(asked) == count  # nothing more is asked
+
+    @pytest.mark.parametrize("call", ["write", "rename", "create", "link"])
+    def test_while_it_takes(
+        self, call: str, dead: threading.Event, station: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shelf = CacheFolder(str(tmp_path / "cache"))
+
+        def hanging(*_: object) -> Any:
+            dead.wait()
+            raise Unavailable("it was away", kind="unwritable")
+
+        monkeypatch.setattr(shelf._disk, call, hanging)
+        tally = push(shelf, station, *(built(build_key(str(number))) for number in range(20)))
+        assert (tally.pushed, tally.unpushed) == (0, 20)
+        assert "has not answered" in str(tally.down)
+
+    def test_slow_is_not_dead(
+        self, dead: threading.Event, station: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An object that takes longer than the silence that is allowed, and comes piece by piece."""
+        data = os.urandom(2**20)
+        shelf = CacheFolder(str(tmp_path / "cache"))
+        monkeypatch.setattr(cache_folder, "_SILENCE_S", 5.0)
+
+        def pieces() -> Iterator[bytes]:
+            for at in range(0, len(data), 2**16):
+                time.sleep(0.4)
+                yield data[at : at + 2**16]
+
+        shelf.put_object("objects/x", ObjectId.of(data), len(data), pieces)
+        assert (tmp_path / "cache/objects/x").read_bytes() == data
+
+
+def test_a_real_mount_that_dies_holds_no_build(station: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its driver stops: each call on it waits in the kernel, where nothing interrupts it."""
+    image = mounts.exfat(tmp_path / "medium")
+    monkeypatch.setattr(cache_folder, "_SILENCE_S", 0.5)
+    with image.mounted() as point, ExitStack() as opened:
+
+        def shelf() -> CacheFolder:
+            one = CacheFolder(str(point / "cache"))
+            opened.callback(lambda: one._opened.close() if one._opened is not None else None)
+            return one
+
+        assert push(shelf(), station, built()).pushed == 1
+        dying = shelf()
+        cache = SharedCache(dying, FLEET)
+        assert cache._answers()
+        others = set(threading.enumerate())
+        with mounts.stopped(point):
+            assert cache.find([OTHER]) == {}
+            with Repository.open(station) as repository:
+                cache.push([(built(OTHER), signed(built(OTHER)))], repository.media)
+            assert cache.tally.unpushed == 1
+            assert "has not answered" in str(dying._silent)
+        left_behind = set(threading.enumerate()) - others
+        assert left_behind
+        for thread in left_behind:  # they end, now that the mount answers, and have files of it open until then
+            thread.join()
+        assert pull(shelf(), tmp_path / "new")[0] == {KEY}
 
 
 def test_after_three_failures_in_a_row_nothing_more_is_asked(station: Path, tmp_path: Path) -> None:
