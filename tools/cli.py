@@ -43,7 +43,7 @@ from tools.geojson import GeoJson, check_path
 from tools.geojson import write as write_geojson
 from tools.parameters import Argument, Option
 from tools.progress import work_bars
-from tools.status import NO, OK, command, print_json, say, status_of_findings
+from tools.status import NO, OK, command, exits, print_json, say, status_of_findings
 
 if TYPE_CHECKING:
     from builders.report import BuildReport
@@ -174,7 +174,10 @@ def plan(
     return OK if report.enough else NO
 
 
-@command
+@exits(
+    kept="what was built whole stays in the store, and the mission is published whole or not at all; "
+    "the same build goes on from there"
+)
 def build(
     mission_file: MissionFilePath,
     store: StoreOption,

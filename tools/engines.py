@@ -30,13 +30,13 @@ from tools.arguments import (
 )
 from tools.parameters import Argument, Option
 from tools.progress import work_bars
-from tools.status import NO, OK, UNKNOWN, command, print_json, say
+from tools.status import NO, OK, UNKNOWN, command, exits, print_json, say
 
 # A device may take hours for an engine.
 _FULFIL_S = 24 * 3600.0
 
 
-@command
+@exits(kept="what was built whole stays in the store; the same command goes on from there")
 def build(
     mission_file: MissionFilePath,
     store: StoreOption,
@@ -92,7 +92,7 @@ def order(mission_file: MissionFilePath, store: StoreOption, as_json: Json = Fal
     return OK
 
 
-@command
+@exits(kept="results that were signed stay in the store; the same command makes the others")
 def fulfil(
     store: StoreFirst,
     key: OptionalKeys = None,

@@ -75,6 +75,7 @@ DryRun = Annotated[bool, Option("--dry-run", help="With --repair: show what woul
     error_status=lambda _: COULD_NOT_CHECK,
     unknown=COULD_NOT_CHECK,
     interrupted=CANCELLED,
+    kept="an audit changes nothing, and of a repair each step is done or not; run it again",
     good=(CLEAN, CORRECTED),
 )
 def run(

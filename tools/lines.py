@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 # The columns of an output that is no terminal, and the fewest of one that is.
-_PIPED, _FEWEST = 80, 40
+PIPED, _FEWEST = 80, 40
 # The fewest columns that the last column of a table gets, and any other.
 _LAST, _OTHER = 24, 8
 _ID_DIGITS = 12
@@ -48,12 +48,12 @@ def width(stream: TextIO | None = None) -> int:
     """Return the columns of an output, by default standard output: those of its terminal (or of COLUMNS), else 80."""
     stream = stream or sys.stdout
     if not stream.isatty():
-        return _PIPED
+        return PIPED
     try:
         columns = int(os.environ.get("COLUMNS") or os.get_terminal_size(stream.fileno()).columns)
     except (OSError, ValueError):
         columns = 0
-    return max(columns, _FEWEST) if columns else _PIPED
+    return max(columns, _FEWEST) if columns else PIPED
 
 
 def columns_of(text: str) -> int:

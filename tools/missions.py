@@ -42,7 +42,7 @@ from tools.arguments import (
 from tools.parameters import Argument, Option
 from tools.progress import reading_bar
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, UNKNOWN, command, print_json, say, status_of_findings
+from tools.status import NO, OK, UNKNOWN, command, exits, print_json, say, status_of_findings
 from tools.verdicts import findings_of, print_verdicts
 
 
@@ -278,7 +278,10 @@ def _stats(item: Stats) -> Iterator[str]:
     )
 
 
-@command
+@exits(
+    kept="nothing has the name of the folder: what was written lies in DIR.partial, "
+    "which the same checkout removes before it begins again"
+)
 def checkout_command(
     args: Annotated[
         list[str],

@@ -23,7 +23,7 @@ from tools.arguments import Json, StoreFirst, print_lines
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import bytes_bar, reading_bar
-from tools.status import NO, OK, command, error_json, fail, print_json, status_of, warn
+from tools.status import NO, OK, error_json, exits, fail, print_json, status_of, warn
 from tools.streams import write_output
 from tools.sync import effect
 
@@ -33,7 +33,7 @@ _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _LISTED = 10
 
 
-@command
+@exits(kept="each file that is there is a whole bag or part; a pipe got half a bag, which unpack refuses; pack again")
 def pack_command(
     store: StoreFirst,
     missions: Annotated[
@@ -200,7 +200,10 @@ def _packed_json(bag: Pack, files: list[str]) -> dict[str, Any]:
     }
 
 
-@command
+@exits(
+    kept="objects that were unpacked stay, and a mission appears only with all of its objects; "
+    "the same unpack writes what is missing"
+)
 def unpack_command(
     bags: Annotated[
         list[str],

@@ -15,10 +15,13 @@ from store.ground.repository import Repository
 from tools import lines, render
 from tools.arguments import ENV, Json, Store, print_lines, store_then
 from tools.parameters import Argument, Option
-from tools.status import OK, command, print_json, say, warn
+from tools.status import OK, command, exits, print_json, say, warn
 
 
-@command
+@exits(
+    kept="each object lies in the store or in trash/, and none that a mission needs was moved; "
+    "the same gc goes on where it stopped"
+)
 def gc(
     store: Store,
     keep_last: Annotated[int, Option(min=1, help="The number of manifests to keep of each mission.")] = KEEP_LAST,

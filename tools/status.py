@@ -197,9 +197,9 @@ def _defect() -> Unavailable:
     )
 
 
-def interrupted_error() -> Unavailable:
-    """Return the error of a command that was interrupted."""
-    return Unavailable("interrupted", kind="interrupted")
+def interrupted_error(kept: str = "") -> Unavailable:
+    """Return the error of a command that was interrupted; `kept` says what is left of its work, and what to do."""
+    return Unavailable("interrupted", remedy=kept, kind="interrupted")
 
 
 def exits(
@@ -207,13 +207,15 @@ def exits(
     error_status: Callable[[FlightbagError], int] = status_of,
     unknown: int = UNKNOWN,
     interrupted: int = INTERRUPTED,
+    kept: str = "",
     good: Container[int] = (OK,),
 ) -> Callable[[Callable[P, int]], Callable[P, None]]:
     """Return a decorator that makes a command of a function that returns its status: every error becomes a status, and
     with the keyword `as_json` the command prints one JSON document.
 
     `error_status` gives the status of a FlightbagError, `unknown` is the status of an error of the program itself;
-    `good` are the statuses that say that nothing is wrong.
+    `kept` says what is left of the work of a long command that was interrupted, and what to do; `good` are the statuses
+    that say that nothing is wrong.
     """
 
     def decorate(function: Callable[P, int]) -> Callable[P, None]:
@@ -243,7 +245,7 @@ def exits(
                     fail(full, as_json=as_json)
                     status = error_status(full)
             except KeyboardInterrupt:
-                fail(interrupted_error(), as_json=as_json)
+                fail(interrupted_error(kept), as_json=as_json)
                 status = interrupted
             except Exception:  # noqa: BLE001 - an error of the program is "unknown", never Python's 1, which means "no"
                 _document.error = error_json(_defect())

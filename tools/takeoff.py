@@ -48,7 +48,7 @@ from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import is_shown, reading_bar
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, UNKNOWN, command, print_document, print_json, say
+from tools.status import NO, OK, UNKNOWN, command, exits, print_document, print_json, say
 from tools.verdicts import findings_of, print_verdicts
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def discard(
     return OK
 
 
-@command
+@exits(kept="there is no verdict, which is no GO; verify again")
 def verify(
     store_and_mission: Annotated[
         list[str] | None,

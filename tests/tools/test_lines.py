@@ -92,7 +92,10 @@ def test_ids_are_short_for_people_and_whole_if_they_ask(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("columns", "expected"), [(132, 132), (80, 80), (20, 40), (0, 80)])
-def test_the_width_is_that_of_the_terminal_and_80_elsewhere(columns: int, expected: int) -> None:
+def test_the_width_is_that_of_the_terminal_and_80_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, columns: int, expected: int
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert lines.width(io.StringIO()) == 80
     ours, theirs = pty.openpty()
     try:

@@ -82,7 +82,7 @@ SEEN = {
 
 def test_every_line_fits(long_names: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(long_names.folder)
-    seen = {typed: flightbag(*typed.split()) for typed in SEEN}
+    seen = {typed: flightbag(*typed.split(), columns=80) for typed in SEEN}
     assert {typed: (ran.status, ran.err) for typed, ran in seen.items() if ran.status != SEEN[typed]} == {}
     wide = {typed: lines for typed, ran in seen.items() if (lines := too_wide(ran))}
     [line] = wide.pop("aircraft show state")  # one line, which goes into a file as it is
@@ -108,6 +108,6 @@ def test_the_lines_of_a_damaged_store_fit_as_well(
         "ls ground",
         "sync ground stick",
     ):
-        ran = flightbag(*typed.split())
+        ran = flightbag(*typed.split(), columns=80)
         assert ran.out + ran.err
         assert too_wide(ran) == [], typed

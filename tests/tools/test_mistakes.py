@@ -111,7 +111,7 @@ def folder(_first_equipped: Desk, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_a_mistake_is_answered(folder: Path, monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
     monkeypatch.chdir(folder)
     status, cause, remedy = MISTAKES[typed]
-    ran = flightbag(*typed.split())
+    ran = flightbag(*typed.split(), columns=80)
     before, arrow, after = " ".join((ran.out + ran.err).split()).partition("-> ")
     assert (ran.status, bool(arrow)) == (status, True), ran
     assert cause in before
@@ -145,7 +145,7 @@ def test_a_mistake_in_a_mission_file_is_answered(folder: Path, monkeypatch: pyte
     monkeypatch.chdir(folder)
     change, words = IN_A_FILE[what]
     (folder / "wrong.toml").write_text(change((folder / "left.toml").read_text()))
-    ran = flightbag("plan", "wrong.toml", "--store", "ground")
+    ran = flightbag("plan", "wrong.toml", "--store", "ground", columns=80)
     text = " ".join(ran.err.split())
     assert (ran.status, text.startswith("flightbag: wrong.toml: "), words in text) == (2, True, True), text
     assert " -> correct the file" in text
@@ -162,6 +162,6 @@ def test_a_mistake_in_a_mission_file_is_answered(folder: Path, monkeypatch: pyte
     ],
 )
 def test_a_mistake_in_a_name_of_the_program_is_answered(typed: str, words: str) -> None:
-    ran = flightbag(*typed.split())
+    ran = flightbag(*typed.split(), columns=80)
     assert (ran.status, words in ran.err) == (2, True), ran.err
     assert too_wide(ran) == []
