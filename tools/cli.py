@@ -168,7 +168,8 @@ def plan(
     if geojson is not None:
         write_geojson(geojson, report.missing)
     if as_json:
-        print_json(report.as_json())
+        short = f"{render.many(len(report.missing), 'tile')} of {report.tiles} are missing: more than the policy allows"
+        print_json(report.as_json(), [] if report.enough else [Finding("incomplete", short)])
     else:
         print_lines(render.plan(report, now))
     return OK if report.enough else NO

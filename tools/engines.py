@@ -11,6 +11,7 @@ from store.findings import Finding
 from store.format.ids import BuildKey
 from store.ground.repository import Repository
 from store.trust.root import check_signer
+from store.values import replace
 from tools import keyfiles, lines, render
 from tools.arguments import (
     ENV,
@@ -217,7 +218,7 @@ def host(as_json: Json = False) -> int:
 
     classes = [cpu_host()]
     backends: dict[str, dict[str, str]] = {}
-    unsure = False
+    unsure: list[Finding] = []
     for name in (*BACKENDS, "faiss"):
         try:
             if name == "faiss":
@@ -227,11 +228,12 @@ def host(as_json: Json = False) -> int:
                 backends[name] = {"host": backend(name).describe_host(), "version": backend(name).version}
         except FlightbagError as error:
             backends[name] = {"error": error.message}
-            unsure |= not runs_nothing(error)
+            if not runs_nothing(error):
+                unsure.append(replace(Finding.of(error), unreadable=True))
     classes += [part for one in backends.values() if "host" in one for part in one["host"].split("+")]
     whole = "+".join(sorted(set(classes)))
     if as_json:
-        print_json({"host": whole, "backends": backends})
+        print_json({"host": whole, "backends": backends}, unsure)
     else:
         say(f"host {whole}")
         print_lines(
@@ -283,7 +285,8 @@ def explain_key(
         value["against"] = str(published.recipe.key)
         value["differs"] = differs = differences(keyed, published)
     if as_json:
-        print_json(value)
+        names = ", ".join(one["field"] for one in differs)
+        print_json(value, [Finding("other-key", f"the engine would be built again: {names} differ")] if differs else [])
     else:
         print_lines(render.key_fields(value, compared=against is not None))
     return NO if differs else OK

@@ -77,7 +77,7 @@ def _read(path: Path, limit: int, what: str, accept: Callable[[int], bool]) -> b
         remedy = "check the path; if it lies on a medium, mount it"
         if near := nearest(path):
             remedy = f"give {near}, or {remedy}"
-        raise Invalid(f"{what} {path} does not exist", remedy=remedy, path=str(path)) from error
+        raise Invalid(f"{what} {path} does not exist", remedy=remedy, kind="missing", path=str(path)) from error
     except OSError as error:
         text = f"{what} {path} cannot be read: {error.strerror}"
         raise Unavailable(text, remedy="check who may read it, and its medium", path=str(path)) from error

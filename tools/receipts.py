@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from store.errors import FlightbagError, Invalid
+from store.findings import Finding
 from store.format.manifest import utc
 from store.ground import receipts
 from store.ground.issuing import Keys
@@ -67,8 +68,8 @@ def run(
             {
                 "verified": [_json(one) for one in shown.verified],
                 "flown": [_json(one) for one in shown.flown],
-                "refused": [{"receipt": name, "why": why} for name, why in shown.refused],
-            }
+            },
+            [Finding("bad-receipt", why, path=name) for name, why in shown.refused],
         )
     else:
         print_lines(_lines(shown, store))

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Untrusted
 from store.findings import Finding
 from store.format.entries import SEGMENT
 from store.format.host import fit
@@ -26,7 +26,7 @@ from tools import keyfiles, lines, render
 from tools.arguments import Json, OptionalKeys, PassphraseFile, SignerCommand, StoreFirst, print_lines
 from tools.parameters import Argument, Option
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, command, print_json, say
+from tools.status import NO, OK, command, lacks_signatures, print_json, say
 
 ReleaseFile = Annotated[Path, Argument(metavar="FILE", help="The file of the release, to carry.")]
 
@@ -126,7 +126,8 @@ def sign(
         keyfiles.write_over(file, data)
     if as_json:
         signed = {"signatures": count, "threshold": root.release.threshold, "object": str(added) if added else None}
-        print_json(_json(data) | signed)
+        lacking = [] if added is not None or key else [lacks_signatures(count, root.release.threshold)]
+        print_json(_json(data) | signed, lacking)
     elif added is not None:
         say(f"the release {releases.parsed(data)[1].name} is in the store, object {added}")
     else:
@@ -147,7 +148,12 @@ def show(
     Example: flightbag release show winter.release
     """
     if not os.path.isdir(what):
-        return _show(keyfiles.read_file(Path(what), ENVELOPE_LIMIT, "the release"), None, as_json=as_json)
+        data = keyfiles.read_file(Path(what), ENVELOPE_LIMIT, "the release")
+        try:
+            return _show(data, None, as_json=as_json)
+        except (Corrupt, Untrusted) as error:
+            remedy = error.remedy or "give a file that `flightbag release new` wrote"
+            raise error.restated(f"{what} is no release: {error.message}", remedy=remedy) from error
     rows: list[dict[str, Any]] = []
     findings: list[Finding] = []
     with Repository.open(what) as repository:

@@ -8,6 +8,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 from builders.extras import require_build_extra
+from store.findings import Finding
 from tools import lines, render
 from tools.arguments import Json, MissionFilePath, StoreOption, cache_folder, print_lines
 from tools.parameters import Option
@@ -51,7 +52,9 @@ def status(
         standing = mission_standing(mission_file, store, cache=cache_folder(), now=now, progress=progress)
     then = _next(standing, str(mission_file), store)
     if as_json:
-        print_json({**standing.as_json(), "command": then}, standing.unknown)
+        stale = [Finding("stale", f"a build of {mission_file} publishes another manifest", remedy=then)]
+        found = [*standing.unknown, *(stale if standing.state == "stale" else ())]
+        print_json({**standing.as_json(), "command": then}, found)
     else:
         print_lines(_lines(standing, then, now, verbose=verbose))
     return _STATUS[standing.state]

@@ -19,17 +19,15 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
+from typing import Any, ParamSpec, TextIO
 
 import click
 
 from store.errors import NO_SPACE, FlightbagError, Invalid, Unavailable, no_space
+from store.findings import Finding
 from tools.lines import fitted, shortened
 from tools.printable import printable
 from tools.streams import OutputLost, discard
-
-if TYPE_CHECKING:
-    from store.findings import Finding
 
 OK, NO, USAGE, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 130
 P = ParamSpec("P")
@@ -49,6 +47,12 @@ def status_of_findings(findings: Iterable[Finding]) -> int:
     if not wrong:
         return OK
     return UNKNOWN if all(finding.unreadable for finding in wrong) else NO
+
+
+def lacks_signatures(signatures: int, threshold: int) -> Finding:
+    """Return the finding of a draft that was to be published, and has too few signatures."""
+    text = f"it has {signatures} of {threshold} required signatures"
+    return Finding("threshold", text, remedy="the next key signs")
 
 
 def say(text: str, file: TextIO | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from builders.extras import require_build_extra
 from store.disk.layout import store_above
 from store.disk.media import Media
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Untrusted
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable, Untrusted
 from store.format.host import require_host_class
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
@@ -48,7 +48,7 @@ from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import is_shown, reading_bar
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, UNKNOWN, command, exits, print_document, print_json, say
+from tools.status import NO, OK, UNKNOWN, command, exits, lacks_signatures, print_document, print_json, say
 from tools.verdicts import findings_of, print_verdicts
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ def sign(
         print_json(
             {"mission": mission, "manifest": str(outcome.manifest) if outcome.manifest else None}
             | {"sequence": issue.sequence, "signatures": outcome.signatures, "threshold": outcome.threshold}
-            | {"valid_from": issue.valid_from, "expires_at": issue.expires_at, "signing_code": outcome.signing_code}
+            | {"valid_from": issue.valid_from, "expires_at": issue.expires_at, "signing_code": outcome.signing_code},
+            () if outcome.manifest or key else [lacks_signatures(outcome.signatures, outcome.threshold)],
         )
         return OK if outcome.manifest or key else NO
     if outcome.manifest is not None:
@@ -408,6 +409,10 @@ def check_proof(
     with Media(folder) as media:
         try:
             media.digest(entry.id, entry.size, name=name)
+        except NotFound as error:
+            remedy = "check the path; if it lies on a medium, mount it"
+            text = f"{object_} does not exist"
+            raise Unavailable(text, remedy=remedy, kind="missing", path=str(object_)) from error
         except Corrupt as error:
             raise error.restated(f"{object_} is not {entry.name}: {error.message}") from error
     if as_json:
@@ -430,6 +435,10 @@ def _parsed(path: Path, other: Path) -> Proof:
     """Return the proof in a file. Raise Corrupt for other bytes, and Invalid where `other` is the file of a proof."""
     try:
         return Proof.parse(keyfiles.read_file(path, PROOF_LIMIT, "the proof"))
+    except Invalid as error:
+        if error.kind != "missing":
+            raise
+        raise Unavailable(error.message, remedy=error.remedy, kind="missing", path=str(path)) from error
     except Corrupt as error:
         if _is_proof(other):
             text = f"{path} is not a proof, and {other} is one"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from store.errors import FlightbagError, Invalid, NotFound
+from store.findings import Finding
 from store.format.withdrawal import Withdrawal, of_mission
 from store.ground import withdrawals
 from store.ground.issuing import Keys
@@ -229,7 +230,7 @@ def _show(repository: Repository, name: str, again: str, *, as_json: bool) -> in
             kind="missing",
         )
     if as_json:
-        print_json(shown)
+        print_json(shown, [Finding("bad-withdrawal", one["why"]) for one in states if one["why"]])
     return OK if not any(one["why"] for one in states) else NO
 
 

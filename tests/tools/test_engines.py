@@ -176,7 +176,14 @@ class TestShow:
         assert card["inputs"] == [["image", "float32", ["N", 3, 64, 64]]]
         assert [case["shapes"]["image"][0] for case in card["check"]["cases"]] == [1, 8, 32]
         people = flightbag("engines", "show", built.store, "left").out
-        for text in (card["entry"], card["key"][:12], card["parts"]["model"][0][:12], "made by", "allowed", "onnxruntime"):
+        for text in (
+            card["entry"],
+            card["key"][:12],
+            card["parts"]["model"][0][:12],
+            "made by",
+            "allowed",
+            "onnxruntime",
+        ):
             assert text in people
 
     def test_the_card_of_a_key(self, built: Desk) -> None:

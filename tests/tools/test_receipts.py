@@ -269,7 +269,7 @@ class TestShown:
         assert (ran.status, ran.out.startswith(f"NOT a receipt: {desk / 'store' / 'receipts'}/")) == (1, True)
         assert f"-> `store-fsck {desk / 'store'} --repair` moves" in ran.out
         value = flightbag("receipts", desk / "store", "--json").json
-        assert (value["verified"], len(value["refused"])) == ([], 1)
+        assert (value["verified"], [one["kind"] for one in value["findings"]]) == ([], ["bad-receipt"])
         assert program("store-fsck", desk / "store", "--repair").status == 1
         assert flightbag("receipts", desk / "store").status == 0
 

@@ -136,7 +136,7 @@ def test_a_whole_store_is_reported(reported: Reported, tmp_path: Path) -> None:
     assert "Bytes that missions have needed so far" in page.text
     ran = flightbag("report", reported.store, "--trust", reported.root, "-o", tmp_path / "s.html", "--json")
     assert ran.json["verdicts"] == {"east": "GO", "ridge": "GO"}
-    assert ran.json["problems"] == []
+    assert ran.json["findings"] == []
 
 
 def test_an_audit_is_told_by_its_ledger(reported: Reported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -374,8 +374,8 @@ MISTAKES = {
     f"verify stick/store left.toml {VERIFY}": (1, "give left"),
     f"verify theirs {VERIFY}": (1, "a check of nothing is not GO"),
     "verify stick/store --state stick/store/x": (2, "lies inside"),
-    "verify stick/store --state theirs": (1, "it is a store"),
-    "verify stick/store --state unmounted": (1, "check the path of the state"),
+    "verify stick/store --state theirs": (3, "it is a store"),
+    "verify stick/store --state unmounted": (3, "check the path of the state"),
     "verify stick/store --trust theirs.root.cbor": (1, "have the aircraft enrolled again with that root"),
     "verify stick/store --trust stick": (2, "expected a file, found a directory"),
     "verify stick/store --trust nowhere.cbor": (2, "if it lies on a medium, mount it"),
@@ -393,7 +393,7 @@ MISTAKES = {
     "sync ground unmounted/a/store": (3, "check that the medium is mounted"),
     "fsck stick": (8, "give {desk}/stick/store"),
     "fsck ground --repair --from stick": (8, "give {desk}/stick/store"),
-    "aircraft show stick/store": (1, "it is a store"),
+    "aircraft show stick/store": (3, "it is a store"),
     "aircraft enrol new --id uav-08 --host cpu-x86_64 --trust planner.key.pub": (2, "it is the file of a key"),
 }
 
