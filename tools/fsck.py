@@ -35,7 +35,7 @@ from tools.commands import command_of
 from tools.parameters import Option
 from tools.patience import Bound, patience
 from tools.program import run_program
-from tools.progress import reading_bar
+from tools.progress import reading_bar, work_bars
 from tools.status import exits, fail, print_json, say, warn
 from tools.streams import OutputLost
 
@@ -167,7 +167,9 @@ def run(
                 if plan.steps and not as_json:
                     say("after these steps a repair audits the store again, and shows each further step first")
         else:
-            repaired = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache or None)
+            repaired = repair(
+                store, scope, replicas, audited=audited, show=show, bars=work_bars, drop_cache=drop_cache or None
+            )
             audit, corrected = repaired.audit, len(repaired.steps)
     return _report(audit, store, scope, plans, as_json=as_json, corrected=corrected)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 from store.disk import log
@@ -40,7 +41,7 @@ from tools.arguments import (
     store_then,
 )
 from tools.parameters import Argument, Option
-from tools.progress import reading_bar
+from tools.progress import reading_bars
 from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, UNKNOWN, command, exits, print_json, say, status_of_findings
 from tools.verdicts import findings_of, print_verdicts
@@ -325,8 +326,8 @@ def checkout_command(
 
 
 def _checkout(media: Media, mission: str, target: str, root: SignedRoot, *, hard_link: bool, as_json: bool) -> int:
-    with reading_bar("verifying") as progress:
-        evidence = StoreEvidence(media, progress)
+    with reading_bars() as progress:
+        evidence = StoreEvidence(media, partial(progress, "verifying"))
         verdict = verify_mission(evidence, mission, root, Binding(int(time.time())))
         if verdict.mission is None:
             if as_json:
@@ -334,7 +335,7 @@ def _checkout(media: Media, mission: str, target: str, root: SignedRoot, *, hard
             else:
                 print_verdicts([verdict])
             return UNKNOWN if verdict.unknown else NO
-        outcome = checkout(verdict.mission, evidence, target, hard_link=hard_link)
+        outcome = checkout(verdict.mission, evidence, target, hard_link=hard_link, progress=progress)
     if as_json:
         print_json({"folder": target, "files": outcome.files, "bytes": outcome.bytes, "how": dict(outcome.how)})
     else:

@@ -15,6 +15,7 @@ from store.ground.repository import Repository
 from tools import lines, render
 from tools.arguments import ENV, Json, Store, print_lines, store_then
 from tools.parameters import Argument, Option
+from tools.progress import work_bars
 from tools.status import OK, command, exits, print_json, say, warn
 
 
@@ -74,12 +75,14 @@ def gc(
 def _collect(repository: Repository, *, wait: bool, **settings: Any) -> GcPlan:
     """Collect. With `wait`, first print which process it waits for."""
     try:
-        return collect(repository, **settings)
+        with work_bars() as progress:
+            return collect(repository, progress=progress, **settings)
     except Locked as error:
         if not wait:
             raise
         warn(f"waiting: {error.message}")
-    return collect(repository, wait=True, **settings)
+    with work_bars() as progress:
+        return collect(repository, wait=True, progress=progress, **settings)
 
 
 def _collected(plan: GcPlan, *, dry_run: bool) -> Iterator[str]:
