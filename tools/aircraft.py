@@ -12,7 +12,7 @@ from store.format.code import short_code
 from store.takeoff.aircraft import consume, enrol, lower_floor, read_key, read_state
 from store.takeoff.verify import named_domain
 from store.trust.aircraft_state import AircraftState
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import Json, moment, print_lines
 from tools.parameters import Argument, Option
 from tools.receipts import after_flight
@@ -186,7 +186,7 @@ def show(state: State, as_json: Json = False) -> int:
         )
         return OK
     print_lines(
-        render.table(
+        lines.table(
             [
                 ("aircraft", aircraft.id),
                 ("host", aircraft.host),
@@ -199,17 +199,17 @@ def show(state: State, as_json: Json = False) -> int:
                     )
                     for name, seen in aircraft.missions.items()
                 ),
-                *(("release", f"{digest.hex()[:16]}: WITHDRAWN") for digest in aircraft.releases),
+                *(("release", f"{lines.short(digest.hex())}: WITHDRAWN") for digest in aircraft.releases),
                 *(("accepted", flight) for flight in aircraft.accepted),
                 *(("flown", flight) for flight in aircraft.consumed),
-                *(("proven", proof.hex()) for proof in aircraft.proofs),
+                *(("proven", lines.short(proof.hex())) for proof in aircraft.proofs),
                 *([("slots", "one of the two is damaged or old; the next change writes both")] if stored.mend else []),
                 ("key", "none: it signs no receipts" if key is None else "its line for `flightbag receipts --fleet`:"),
             ]
         )
     )
     if key is not None:
-        say(f"{key.kid.hex()} {aircraft.id}")
+        print(f"{key.kid.hex()} {aircraft.id}")  # one line, to be copied into a file
     else:
         warn(f"flightbag: {why}")
     return OK

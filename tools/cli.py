@@ -20,7 +20,7 @@ from store.takeoff.coverage import read_missing
 from store.takeoff.withdrawn import withdrawn
 from store.trust.keys import PublicKey
 from store.trust.review import signing_code
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import (
     BuilderKeys,
     ExecutorOption,
@@ -43,7 +43,7 @@ from tools.geojson import GeoJson, check_path
 from tools.geojson import write as write_geojson
 from tools.parameters import Argument, Option
 from tools.progress import work_bars
-from tools.status import NO, OK, command, print_json, say, status_of_findings
+from tools.status import NO, OK, command, exits, print_json, say, status_of_findings
 
 if TYPE_CHECKING:
     from builders.report import BuildReport
@@ -83,7 +83,7 @@ def keys_new(
     Example: flightbag keys new planner.key --name Pia
     """
     if no_passphrase and passphrase_file is not None:
-        raise Invalid("--no-passphrase and --passphrase-file exclude each other")
+        raise Invalid("--no-passphrase and --passphrase-file exclude each other", remedy="leave one of them out")
     ask = None if no_passphrase else keyfiles.passphrase_from(passphrase_file)
     public = keyfiles.new_key(file, ask, name, confirm=passphrase_file is None)
     return _show_key(public, name, as_json=as_json)
@@ -175,7 +175,10 @@ def plan(
     return OK if report.enough else NO
 
 
-@command
+@exits(
+    kept="what was built whole stays in the store, and the mission is published whole or not at all; "
+    "the same build goes on from there"
+)
 def build(
     mission_file: MissionFilePath,
     store: StoreOption,
@@ -285,7 +288,7 @@ def list_missions(store: Store, as_json: Json = False) -> int:
         print_json({"missions": rows}, findings)
     else:
         now = int(time.time())
-        print_lines(render.table([(row["mission"], _listed(row, now)) for row in rows]))
+        print_lines(lines.table([(row["mission"], _listed(row, now)) for row in rows]))
     return status_of_findings(findings)
 
 

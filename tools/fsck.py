@@ -36,7 +36,7 @@ from tools.named_remotes import folder_named, store_named
 from tools.parameters import Option
 from tools.patience import Bound, patience
 from tools.program import run_program
-from tools.progress import reading_bar
+from tools.progress import reading_bar, work_bars
 from tools.status import exits, fail, print_json, say, warn
 from tools.streams import OutputLost
 
@@ -76,6 +76,7 @@ DryRun = Annotated[bool, Option("--dry-run", help="With --repair: show what woul
     error_status=lambda _: COULD_NOT_CHECK,
     unknown=COULD_NOT_CHECK,
     interrupted=CANCELLED,
+    kept="an audit changes nothing, and of a repair each step is done or not; run it again",
     good=(CLEAN, CORRECTED),
 )
 def run(
@@ -170,7 +171,9 @@ def run(
                 if plan.steps and not as_json:
                     say("after these steps a repair audits the store again, and shows each further step first")
         else:
-            repaired = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache or None)
+            repaired = repair(
+                store, scope, replicas, audited=audited, show=show, bars=work_bars, drop_cache=drop_cache or None
+            )
             audit, corrected = repaired.audit, len(repaired.steps)
     return _report(audit, store, scope, plans, as_json=as_json, corrected=corrected)
 

@@ -25,6 +25,7 @@ import click
 
 from store.errors import NO_SPACE, FlightbagError, Invalid, Unavailable, no_space
 from store.findings import Finding
+from tools.lines import fitted, shortened
 from tools.printable import printable
 from tools.streams import OutputLost, discard
 
@@ -55,8 +56,9 @@ def lacks_signatures(signatures: int, threshold: int) -> Finding:
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """Print a line for people: on standard output, or on `file`."""
-    print(printable(text), file=file or sys.stdout)
+    """Print a line for people, as several where it is too wide: on standard output, or on `file`."""
+    for line in fitted(printable(text), file):
+        print(line, file=file or sys.stdout)
 
 
 def warn(*lines: str) -> None:
@@ -152,7 +154,7 @@ def fail(error: FlightbagError, *, as_json: bool) -> None:
     if as_json:
         _document.error = error_json(error)
     for message in error.problems or (error.message,):
-        say(f"flightbag: {message}", sys.stderr)
+        say(f"flightbag: {shortened(message)}", sys.stderr)
     if error.remedy:
         first, *more = error.remedy.split("\n")
         say(f"  -> {first}", sys.stderr)
@@ -199,9 +201,9 @@ def _defect() -> Unavailable:
     )
 
 
-def interrupted_error() -> Unavailable:
-    """Return the error of a command that was interrupted."""
-    return Unavailable("interrupted", kind="interrupted")
+def interrupted_error(kept: str = "") -> Unavailable:
+    """Return the error of a command that was interrupted; `kept` says what is left of its work, and what to do."""
+    return Unavailable("interrupted", remedy=kept, kind="interrupted")
 
 
 def exits(
@@ -209,13 +211,15 @@ def exits(
     error_status: Callable[[FlightbagError], int] = status_of,
     unknown: int = UNKNOWN,
     interrupted: int = INTERRUPTED,
+    kept: str = "",
     good: Container[int] = (OK,),
 ) -> Callable[[Callable[P, int]], Callable[P, None]]:
     """Return a decorator that makes a command of a function that returns its status: every error becomes a status, and
     with the keyword `as_json` the command prints one JSON document.
 
     `error_status` gives the status of a FlightbagError, `unknown` is the status of an error of the program itself;
-    `good` are the statuses that say that nothing is wrong.
+    `kept` says what is left of the work of a long command that was interrupted, and what to do; `good` are the statuses
+    that say that nothing is wrong.
     """
 
     def decorate(function: Callable[P, int]) -> Callable[P, None]:
@@ -245,7 +249,7 @@ def exits(
                     fail(full, as_json=as_json)
                     status = error_status(full)
             except KeyboardInterrupt:
-                fail(interrupted_error(), as_json=as_json)
+                fail(interrupted_error(kept), as_json=as_json)
                 status = interrupted
             except Exception:  # noqa: BLE001 - an error of the program is "unknown", never Python's 1, which means "no"
                 _document.error = error_json(_defect())

@@ -281,7 +281,7 @@ def command_line(name: str, desk: Desk) -> list[str]:
 def use(name: str, desk: Desk) -> Ran:
     """Run the use of a command, in this process where that can be."""
     args = USES[name].args(desk)
-    return program(STORE_FSCK, *args) if name == STORE_FSCK else flightbag(*args)
+    return program(STORE_FSCK, *args) if name == STORE_FSCK else flightbag(*args, columns=80)
 
 
 def every_command() -> set[str]:
