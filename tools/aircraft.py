@@ -51,7 +51,14 @@ def enrol_command(
     counts["proofs"] = len(kept.proofs)
     if as_json:
         print_json(
-            {"id": id_, "host": host, "root": newest.version, "code": code, "forgot": enrolment.forgot, "kept": counts}
+            {
+                "id": id_,
+                "host": host,
+                "trust_root_version": newest.version,
+                "code": code,
+                "forgot": enrolment.forgot,
+                "kept": counts,
+            }
             | {"kid": key.kid.hex(), "key": key.raw.hex()}
             | {"left_domains": sorted({one.root.root.domain_id.hex() for one in enrolment.left})}
         )
@@ -165,7 +172,7 @@ def show(state: State, as_json: Json = False) -> int:
                 "host": aircraft.host,
                 "kid": None if key is None else key.kid.hex(),
                 "key": None if key is None else key.raw.hex(),
-                "root": root.version,
+                "trust_root_version": root.version,
                 "domain_id": root.domain_id.hex(),
                 "code": short_code(root.digest),
                 "epoch": root.epoch,

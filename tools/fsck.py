@@ -1,11 +1,7 @@
 """`store-fsck`, also `flightbag fsck`: the audit and the repair, with the statuses of fsck(8).
 
-    0  no errors    1  errors were corrected
-    4  errors left  8  could not check  16  wrong arguments  32  interrupted
-
-Statuses add up: 12 means that errors are left and that something could not be checked. 0 says no more than that: the
-verdict is `clean`, and a mission `flyable`, only if every object was read (`--full`). 141 means that nobody reads the
-output (see `program`).
+0 says no more than that no error was found: the verdict is `clean`, and a mission `flyable`, only if every object was
+read (`--full`).
 """
 
 from __future__ import annotations
@@ -36,10 +32,21 @@ from tools.parameters import Option
 from tools.patience import Bound, patience
 from tools.program import run_program
 from tools.progress import reading_bar
-from tools.status import exits, fail, print_json, say, warn
+from tools.status import READER_GONE, exits, fail, print_json, say, warn
 from tools.streams import OutputLost
 
 CLEAN, CORRECTED, ERRORS, COULD_NOT_CHECK, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
+# What each says, for people. They are bits, and add up: 12 means that errors are left, and that something could not be
+# checked.
+MEANINGS = {
+    CLEAN: "no errors found",
+    CORRECTED: "errors were corrected",
+    ERRORS: "errors are left",
+    COULD_NOT_CHECK: "something could not be checked: there is no store, or not all of it can be read",
+    USAGE: "wrong arguments",
+    CANCELLED: "interrupted",
+    READER_GONE: "nobody reads the output",
+}
 
 Quick = Annotated[
     bool,
