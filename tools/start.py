@@ -39,6 +39,7 @@ app = Commands(
         "report": "tools.report:run",
         "sync": "tools.sync:run",
         "withdraw": "tools.withdraw:mission",
+        "remove": "tools.removal:remove",
         "fsck": "tools.fsck:run",
         "sign": "tools.takeoff:sign",
         "discard": "tools.takeoff:discard",

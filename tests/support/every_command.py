@@ -143,6 +143,7 @@ USES: dict[str, Use] = {
         lambda desk: ("withdraw", desk.store, "left", "--reason", "old imagery", "--key", desk.key),
         makes="ground/withdrawn/left.mission",
     ),
+    "remove": Use(lambda desk: ("remove", desk.store, "left"), removes="ground/missions/left"),
     "verify": _of_mission("verify"),
     "prove": Use(
         lambda desk: ("prove", desk.store, "left", CAMERA, "--out", desk.folder / "new.proof"), makes="new.proof"
