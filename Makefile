@@ -82,7 +82,7 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench search
 	$(BIN)/python -m tests.bench report
 
-# The pages that are made from the program: docs/commands.md and docs/mission-file.md.
+# The pages that are made from the program: docs/commands.md, docs/json.md and docs/mission-file.md.
 reference: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.reference
 

@@ -27,8 +27,8 @@ MEANINGS = {
     NO: "the answer is no, for certain: NO-GO, something is damaged or not signed as it must be, a gate was not met, "
     "there is no such mission",
     USAGE: "wrong arguments, or an input that breaks a rule: a mission file, a key, a trust root",
-    UNKNOWN: "could not look, or not do it: what was to be looked at (a store, a bag, a proof, the state of an aircraft) "
-    "is not there, not mounted, locked or unreadable; a full disk, a missing extra, output that cannot be written",
+    UNKNOWN: "could not look, or not do it: what was to be looked at (a store, a bag, a proof, an aircraft's state) is "
+    "not there, not mounted, locked or unreadable; a full disk, a missing extra, output that cannot be written",
     INTERRUPTED: "interrupted",
     READER_GONE: "nobody reads the output",
 }

@@ -27,7 +27,7 @@ _TYPES = {
     "lists": {"type": "array", "items": {"type": "array"}},
     "null": {"type": "null"},
 }
-_MORE = "..."
+MORE = "..."
 _LINE = re.compile(r"(\w+)(\??) \((?:rows: ([^)]*)|([^)]*))\) (.+)")
 
 
@@ -47,9 +47,9 @@ class Field:
         if not self.row:
             kinds = [_TYPES[kind] for kind in self.value.split(" or ")] if self.value not in _TYPES else None
             return _TYPES[self.value] if kinds is None else {"anyOf": kinds}
-        needed = [name for name in self.row if not name.endswith("?") and name != _MORE]
+        needed = [name for name in self.row if not name.endswith("?") and name != MORE]
         row: dict[str, Any] = {"type": "object", "required": needed}
-        if _MORE not in self.row:
+        if MORE not in self.row:
             row["propertyNames"] = {"enum": [name.rstrip("?") for name in self.row]}
         return {"type": "array", "items": row}
 
@@ -267,6 +267,17 @@ FIELDS: dict[str, tuple[Field, ...]] = {
             {_VALID}
         """,
         "discard": "discarded (text) The id of the mission.\nsignatures (integer) The signatures that were lost.",
+        "remove": """
+            mission (text) The id of the mission.
+            manifest (text) The id of its manifest.
+            epoch (integer) The epoch of that.
+            sequence (integer) Its sequence.
+            flight (text) Its flight.
+            objects (integer or null) The objects that the next collection frees; null where that is not known.
+            bytes (integer or null) Their bytes.
+            pins (texts) Pins that keep manifests of the mission.
+            dry_run (true or false) Whether nothing was written.
+        """,
         "withdraw": _WITHDRAWAL,
         "release withdraw": _WITHDRAWAL,
         "verify": """
