@@ -242,6 +242,13 @@ FIELDS: dict[str, tuple[Field, ...]] = {
             destinations (rows: target error? copied? bytes? present? missions? unchanged? as_seen? newer_at_target?
              refused? trust_roots? files? removed? not_removed? verified?) Each destination.
         """,
+        "remote add": """
+            name (text) The name.
+            place (text) The place that it stands for.
+            kind (text) folder, host or bucket.
+        """,
+        "remote ls": "remotes (rows: name place kind) The named places.",
+        "remote remove": "removed (text) The name that stands for nothing any more.",
         "pack": f"""
             bag (text) The id of the bag.
             objects (integer) The objects in it.
