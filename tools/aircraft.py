@@ -8,10 +8,12 @@ from typing import Annotated
 
 from store.disk.layout import store_above
 from store.errors import FlightbagError, Invalid
+from store.findings import Finding
 from store.format.code import short_code
 from store.takeoff.aircraft import consume, enrol, lower_floor, read_key, read_state
 from store.takeoff.verify import named_domain
 from store.trust.aircraft_state import AircraftState
+from store.values import replace
 from tools import keyfiles, render
 from tools.arguments import Json, moment, print_lines
 from tools.parameters import Argument, Option
@@ -159,11 +161,11 @@ def show(state: State, as_json: Json = False) -> int:
     Example: flightbag aircraft show state
     """
     stored = read_state(state)
-    why = ""
+    key, lost = None, None
     try:
         key = read_key(state).public
     except FlightbagError as error:
-        key, why = None, f"{error.message}; {error.remedy}"
+        lost = error
     aircraft, root = stored.state, stored.state.root.root
     if as_json:
         print_json(
@@ -189,7 +191,8 @@ def show(state: State, as_json: Json = False) -> int:
                 "proofs": [proof.hex() for proof in aircraft.proofs],
                 "changes": stored.number,
                 "one_slot_lost": stored.mend,
-            }
+            },
+            [] if lost is None else [replace(Finding.of(lost), information=True)],
         )
         return OK
     print_lines(
@@ -217,8 +220,8 @@ def show(state: State, as_json: Json = False) -> int:
     )
     if key is not None:
         say(f"{key.kid.hex()} {aircraft.id}")
-    else:
-        warn(f"flightbag: {why}")
+    if lost is not None:
+        warn(f"flightbag: {lost}")
     return OK
 
 

@@ -22,9 +22,11 @@ from store.audit.scope import Scope
 from store.disk.layout import open_store
 from store.disk.media import Media
 from store.errors import Invalid, Unavailable
+from store.findings import Finding
 from store.format.duration import seconds_of
 from store.ground.repository import Repository
 from store.remotes.place import bucket_of
+from store.values import replace
 from tools import render
 from tools.arguments import DropCache, GiveUp, Json, Store, patience_of, print_lines
 from tools.commands import command_of
@@ -134,7 +136,7 @@ def run(
     except Invalid as error:
         fail(error, as_json=as_json)
         return USAGE
-    corrected = 0
+    corrected, notes = 0, list[Finding]()
     if bucket:
         from store.remotes.bucket import BucketClient
         from store.remotes.bucket_audit import fsck_bucket
@@ -143,7 +145,7 @@ def run(
             audit = fsck_bucket(BucketClient.connect(store), scope, progress=progress)
         return _report(audit, store, scope, as_json=as_json)
     with patience(bound), ExitStack() as stack:
-        opened_ledger = None if scope.read == "quick" else _ledger(ledger, store)
+        opened_ledger = None if scope.read == "quick" else _ledger(ledger, store, notes)
         if opened_ledger is not None:
             stack.enter_context(opened_ledger)
 
@@ -179,7 +181,7 @@ def run(
         else:
             repaired = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache or None)
             audit, corrected = repaired.audit, len(repaired.steps)
-    return _report(audit, store, scope, plans, as_json=as_json, corrected=corrected)
+    return _report(audit, store, scope, plans, notes, as_json=as_json, corrected=corrected)
 
 
 def _scope(*, quick: bool, full: bool, sample: str | None, budget: str | None, mission: str, exclusive: bool) -> Scope:
@@ -201,14 +203,15 @@ def _percent(text: str) -> float:
         raise Invalid(f"--sample {text!r} is not a percentage", remedy="give a percentage like 10%") from None
 
 
-def _ledger(given: Path | None, store: str) -> Ledger | None:
-    """Return the given ledger, or the user's own. Return None, with a warning, if the user's own cannot be opened."""
+def _ledger(given: Path | None, store: str, notes: list[Finding]) -> Ledger | None:
+    """Return the given ledger, or the user's own; None, with a warning and a note, where that cannot be opened."""
     if given is not None:
         return Ledger(given)
     try:
         return Ledger(ledger_path(store))
     except Unavailable as error:
         warn(f"store-fsck: this audit cannot be remembered in the ledger: {error.message}", f"  -> {error.remedy}")
+        notes.append(replace(Finding.of(error), information=True))
         return None
 
 
@@ -236,11 +239,20 @@ def _read_all(store: str, scope: Scope) -> str:
 
 
 def _report(
-    audit: Audit, store: str, scope: Scope, plans: Sequence[RepairPlan] = (), *, as_json: bool, corrected: int = 0
+    audit: Audit,
+    store: str,
+    scope: Scope,
+    plans: Sequence[RepairPlan] = (),
+    notes: Sequence[Finding] = (),
+    *,
+    as_json: bool,
+    corrected: int = 0,
 ) -> int:
     status = _status(audit, corrected)
     if audit.forgetful:
-        warn(f"store-fsck: this audit is not remembered in the ledger: {audit.forgetful}")
+        text = f"this audit is not remembered in the ledger: {audit.forgetful}"
+        warn(f"store-fsck: {text}")
+        notes = [*notes, Finding("unwritable", text, information=True)]
     if not as_json:
         print_lines(render.audit(audit, _read_all(store, scope)))  # its last line says how to read the rest
         return status
@@ -261,7 +273,7 @@ def _report(
         "from_medium": audit.reading.from_medium,
         "doubt": audit.reading.doubt,
     }
-    print_json(value, audit.findings)
+    print_json(value, [*audit.findings, *notes])
     return status
 
 
