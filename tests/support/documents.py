@@ -130,7 +130,7 @@ read_bytes (integer) Their bytes.
 unread_objects (integer) Those that were not.
 errors (true or false) Whether errors are left.
 inconclusive (true or false) Whether something could not be checked.
-notes (object) Counts of findings that are information, by kind.
+notes (object) Counts of findings that are information, by kind; of each, the first 1000 are listed.
 from_medium (true or false) Whether the medium was read, past the page cache.
 doubt (text) Why that is not sure.
 """
