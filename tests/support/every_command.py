@@ -289,7 +289,7 @@ def every_command() -> set[str]:
     return {*(name for name, _ in commands(app)), STORE_FSCK}
 
 
-def commands(group: Commands, above: str = "") -> Iterator[tuple[str, click.Command]]:
+def commands(group: Commands = app, above: str = "") -> Iterator[tuple[str, click.Command]]:
     """Yield the full name of each command of a group, and the command."""
     context = click.Context(group)
     for name in group.list_commands(context):
