@@ -40,6 +40,11 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click calls it so
         return list(self._table)
 
+    def subgroup(self, name: str) -> Commands | None:
+        """Return the group of this name; None for a command. Nothing is loaded."""
+        place = self._table.get(name)
+        return place if isinstance(place, Commands) else None
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in self.commands and (place := self._table.get(cmd_name)) is not None:
             command = place if isinstance(place, Commands) else command_of(cmd_name, _function(place))

@@ -154,6 +154,7 @@ USES: dict[str, Use] = {
         lambda desk: ("withdraw", desk.store, "left", "--reason", "old imagery", "--key", desk.key),
         makes="ground/withdrawn/left.mission",
     ),
+    "help": Use(lambda desk: ("help", "unproven")),
     "remove": Use(lambda desk: ("remove", desk.store, "left"), removes="ground/missions/left"),
     "remote add": Use(lambda desk: ("remote", "add", *_remote(desk))),
     "remote ls": Use(lambda desk: ("remote", "ls")),

@@ -44,7 +44,7 @@ def _statuses() -> str:
         for table in (status.MEANINGS, fsck.MEANINGS)
     )
     return (
-        f"\n## Exit statuses\n\n{ours}\n`fsck` and `store-fsck`, which are the same, have the bits of fsck(8), "
+        f"\n## Statuses\n\n{ours}\n`fsck` and `store-fsck`, which are the same, have the bits of fsck(8), "
         f"which add up: 12 is 4 and 8.\n\n{audits}"
     )
 
