@@ -15,7 +15,7 @@ import tools
 from tests.support.every_command import STORE_FSCK
 from tests.support.every_command import commands as every_one
 from tests.support.release import REPOSITORY
-from tools import pages
+from tools import fsck, pages, status
 from tools.start import app
 
 _EXAMPLE = "Example: "
@@ -30,8 +30,7 @@ def manual() -> dict[str, str]:
     found = {"flightbag.1": _overview(commands)}
     for name, command in commands:
         found[f"{_file(name)}.1"] = _page(_file(name), f"flightbag {name}", command)
-    fsck = dict(commands)["fsck"]
-    return {**found, f"{STORE_FSCK}.1": _page(STORE_FSCK, STORE_FSCK, fsck)}
+    return {**found, f"{STORE_FSCK}.1": _page(STORE_FSCK, STORE_FSCK, dict(commands)["fsck"])}
 
 
 def _file(name: str) -> str:
@@ -98,7 +97,7 @@ def _page(file: str, typed: str, command: click.Command) -> str:
         *_section("DESCRIPTION", [_prose(text) for text in texts if not text.startswith(_EXAMPLE)]),
         *_definitions("ARGUMENTS", arguments),
         *_definitions("OPTIONS", [*options, ("--help", "Show this message and exit.")]),
-        *_statuses(fsck=command.name == "fsck"),
+        *_statuses(is_fsck=command.name == "fsck"),
         *([".SH EXAMPLE", ".nf", *map(escaped, examples), ".fi"] if examples else []),
         *_see_also(),
     ]
@@ -118,8 +117,8 @@ def _overview(commands: list[tuple[str, click.Command]]) -> str:
             [_prose(texts[0]), _prose("`flightbag help TOPIC` explains a command, a subject or a finding.")],
         ),
         *_definitions("COMMANDS", items),
-        *_definitions("ENVIRONMENT", _rows("environment")),
-        *_statuses(fsck=False),
+        *_definitions("ENVIRONMENT", _environment()),
+        *_statuses(is_fsck=False),
         *_see_also(),
     ]
     return "\n".join(lines) + "\n"
@@ -129,23 +128,16 @@ def _see_also() -> Iterator[str]:
     yield from _section("SEE ALSO", ["\\fBflightbag\\fR(1), \\fBflightbag help\\fR"])
 
 
-def _statuses(*, fsck: bool) -> Iterator[str]:
-    """Yield the exit statuses, as docs/commands.md has them: those of fsck are in the paragraph after the table."""
-    if not fsck:
-        yield from _definitions("EXIT STATUS", _rows("statuses"))
-        return
-    section = pages.sections(_commands())["statuses"]
-    [text] = [text for text in section.split("\n\n") if text.startswith("`fsck` and")]
-    yield from _section("EXIT STATUS", [_prose(text)])
+def _statuses(*, is_fsck: bool) -> Iterator[str]:
+    meanings = fsck.MEANINGS if is_fsck else status.MEANINGS
+    yield from _definitions("EXIT STATUS", [(str(one), meaning) for one, meaning in meanings.items()])
+    if is_fsck:
+        yield from (".PP", "The first five are bits, which add up: 12 is 4 and 8.")
 
 
-def _rows(topic: str) -> Iterator[tuple[str, str]]:
-    for line in pages.sections(_commands())[topic].split("\n"):
-        if line.startswith("| ") and not line.startswith("| ---"):
-            term, text = (pages.plain(cell) for cell in line.strip("| ").split(" | ", 1))
-            if term not in ("status", "variable"):
-                yield term.replace("`", ""), text
-
-
-def _commands() -> pages.Page:
-    return pages.read(REPOSITORY / "docs")["commands"]
+def _environment() -> Iterator[tuple[str, str]]:
+    """Yield the variables of the section Environment of docs/commands.md, and what each means."""
+    page = pages.read(REPOSITORY / "docs")["commands"]
+    for line in pages.sections(page)["environment"].split("\n"):
+        if match := re.fullmatch(r"\| `([A-Z_]+)` \| (.+) \|", line):
+            yield match[1], pages.plain(match[2])
