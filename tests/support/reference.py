@@ -72,7 +72,8 @@ def _value(one: Field) -> str:
 
 def _help(name: str, command: click.Command) -> tuple[str, str]:
     """The first sentence of the help of a command, and all of it as the program prints it."""
-    context = click.Context(command, info_name=f"flightbag {name}", terminal_width=80, max_content_width=80)
+    settings: dict[str, Any] = dict(command.context_settings)
+    context = click.Context(command, info_name=f"flightbag {name}", terminal_width=80, max_content_width=80, **settings)
     first = re.split(r"(?<=\.)\s", " ".join(inspect.cleandoc(command.help or "").split()), maxsplit=1)[0]
     return first, command.get_help(context)
 
