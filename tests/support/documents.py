@@ -146,6 +146,7 @@ FIELDS: dict[str, tuple[Field, ...]] = {
         "init": "store (text) The folder of the store.",
         "example": "folder (text) The folder.\nfiles (texts) The files in it.",
         "new": "mission_file (text) The mission file.\nopen (texts) What to correct in it before a build.",
+        "help": "topic (text) The topic; empty for the list of them.\ntext (text) What the command prints for people.",
         "doctor": "checks (rows: name state text remedy) Each thing looked at: ok, note, problem or unknown.",
         "keys new": _KEY,
         "keys rewrap": _KEY,
