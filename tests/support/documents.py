@@ -146,7 +146,6 @@ FIELDS: dict[str, tuple[Field, ...]] = {
         "init": "store (text) The folder of the store.",
         "example": "folder (text) The folder.\nfiles (texts) The files in it.",
         "new": "mission_file (text) The mission file.\nopen (texts) What to correct in it before a build.",
-        "help": "topic (text) The topic; empty for the list of them.\ntext (text) What the command prints for people.",
         "doctor": "checks (rows: name state text remedy) Each thing looked at: ok, note, problem or unknown.",
         "keys new": _KEY,
         "keys rewrap": _KEY,
@@ -242,6 +241,10 @@ FIELDS: dict[str, tuple[Field, ...]] = {
             dry_run (true or false) Whether nothing was written.
             destinations (rows: target error? copied? bytes? present? missions? unchanged? as_seen? newer_at_target?
              refused? trust_roots? files? removed? not_removed? verified?) Each destination.
+        """,
+        "help": """
+            topic (text) What was asked for, "" for the list of topics.
+            text (text) What is explained, in lines for a terminal.
         """,
         "remote add": """
             name (text) The name.
