@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any, BinaryIO
 
 from store.disk.media import CHUNK
-from store.disk.opening import OtherType, open_file, type_name
+from store.disk.opening import OtherType, nearest, open_file, type_name
 from store.errors import FlightbagError, Invalid, Unavailable
 from store.findings import Finding
 from store.format.receipt import RECEIPT_LIMIT
@@ -25,7 +25,7 @@ from tools.named_remotes import folder_named
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import bytes_bar, reading_bar
-from tools.status import NO, OK, command, error_json, fail, print_json, status_of, warn
+from tools.status import NO, OK, error_json, exits, fail, print_json, status_of, warn
 from tools.streams import write_output
 from tools.sync import effect, refusals
 
@@ -35,7 +35,7 @@ _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _LISTED = 10
 
 
-@command
+@exits(kept="each file that is there is a whole bag or part; a pipe got half a bag, which unpack refuses; pack again")
 def pack_command(
     store: StoreFirst,
     missions: Annotated[
@@ -203,7 +203,10 @@ def _packed_json(bag: Pack, files: list[str]) -> dict[str, Any]:
     }
 
 
-@command
+@exits(
+    kept="objects that were unpacked stay, and a mission appears only with all of its objects; "
+    "the same unpack writes what is missing"
+)
 def unpack_command(
     bags: Annotated[
         list[str],
@@ -219,6 +222,9 @@ def unpack_command(
     Example: flightbag unpack bag.tar /media/stick/store
     """
     target = folder_named(target, "DST")
+    if os.path.isfile(target) and (len(bags) == 1 and not os.path.isfile(bags[0])):
+        text = f"{target} is a file, and the last argument is the store to unpack to"
+        raise Invalid(text, remedy=f"give the bag first: {target} {bags[0]}", path=target)
     outcomes: list[tuple[str, Unpacked | FlightbagError]] = []
     places = " or ".join("standard input" if path == "-" else path for path in (*bags, target))
     with patience(Bound(places, None, as_json=as_json)), reading_bar("unpacking") as progress:
@@ -264,7 +270,11 @@ def _opened(path: str) -> Iterator[BinaryIO]:
     try:
         fd, _ = open_file(path, os.O_RDONLY, follow=True, accept=_is_readable)
     except FileNotFoundError as error:
-        remedy = "check the path, and that its medium is mounted; bags come first, then the store"
+        near = nearest(path)
+        remedy = (
+            f"{f'give {near}, or ' if near else ''}check the path, and that its medium is mounted; bags come first, "
+        )
+        remedy += "then the store"
         raise Unavailable(f"{path} does not exist", remedy=remedy, kind="missing", path=path) from error
     except OtherType as error:
         text = f"{path}: expected a bag, found a {type_name(error.mode)}"

@@ -25,7 +25,7 @@ from tools.named_remotes import place_named
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import reading_bars
-from tools.status import NO, OK, command, error_json, print_json, status_of, warn
+from tools.status import NO, OK, error_json, exits, print_json, status_of, warn
 
 if TYPE_CHECKING:  # only a sync with another machine loads these
     from store.remotes.ssh import Verdicts
@@ -74,7 +74,10 @@ class _Outcome:
         return found
 
 
-@command
+@exits(
+    kept="what was copied whole stays at the target, and each mission there is as before or as after; "
+    "the same sync goes on where it stopped"
+)
 def run(
     source: Annotated[
         str,

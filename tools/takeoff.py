@@ -25,7 +25,7 @@ from store.takeoff.mission import Binding, Opened, OperatorCheck, Verdict
 from store.takeoff.proof import PROOF_LIMIT, Proof, prove
 from store.takeoff.verify import open_mission, verify_mission
 from store.trust.root import MAX_STEPS, SignedRoot
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import (
     ENV,
     DropCache,
@@ -48,7 +48,7 @@ from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import is_shown, reading_bar
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, UNKNOWN, command, lacks_signatures, print_document, print_json, say
+from tools.status import NO, OK, UNKNOWN, command, exits, lacks_signatures, print_document, print_json, say
 from tools.verdicts import findings_of, print_verdicts
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def sign(
         )
         return OK if outcome.manifest or key else NO
     if outcome.manifest is not None:
-        say(f"published {mission}, sequence {issue.sequence}, manifest {outcome.manifest}")
+        say(f"published {mission}, sequence {issue.sequence}, manifest {lines.short(outcome.manifest)}")
     else:
         say(f"{mission} is still a draft, with {outcome.signatures} of {outcome.threshold} signatures")
     say(f"valid: {render.validity(issue.valid_from, issue.expires_at, now)}")
@@ -128,7 +128,7 @@ def discard(
     return OK
 
 
-@command
+@exits(kept="there is no verdict, which is no GO; verify again")
 def verify(
     store_and_mission: Annotated[
         list[str] | None,

@@ -72,7 +72,7 @@ class TestBuild:
         rows = [line.split() for line in ran.out.splitlines()]
         assert [row[:2] for row in rows] == [["built", "embedder"], ["built", "quick"]]
         keys = [row[-1] for row in rows]
-        assert all(len(bytes.fromhex(key)) == 32 for key in keys)
+        assert all(len(bytes.fromhex(key)) == 6 for key in keys)
         again = build(desk, mission)
         rows = [line.split() for line in again.out.splitlines()]
         assert [(row[0], row[1], row[-1]) for row in rows] == [
@@ -176,7 +176,14 @@ class TestShow:
         assert card["inputs"] == [["image", "float32", ["N", 3, 64, 64]]]
         assert [case["shapes"]["image"][0] for case in card["check"]["cases"]] == [1, 8, 32]
         people = flightbag("engines", "show", built.store, "left").out
-        for text in (card["entry"], card["key"], card["parts"]["model"][0], "made by", "allowed", "onnxruntime"):
+        for text in (
+            card["entry"],
+            card["key"][:12],
+            card["parts"]["model"][0][:12],
+            "made by",
+            "allowed",
+            "onnxruntime",
+        ):
             assert text in people
 
     def test_the_card_of_a_key(self, built: Desk) -> None:
@@ -187,7 +194,7 @@ class TestShow:
         assert ran.status == 0
         assert ran.json["cards"] == [{**of_mission, "entry": None}]
         people = flightbag("engines", "show", built.store, of_mission["key"])
-        assert of_mission["key"] in people.out
+        assert of_mission["key"][:12] in people.out
         assert flightbag("engines", "show", of_mission["key"], env={"FLIGHTBAG_STORE": str(built.store)}).status == 0
 
     def test_a_key_that_is_in_no_mission(self, desk: Desk, mission: Path) -> None:
@@ -309,7 +316,7 @@ class TestExplainKey:
         assert ran.status == 0
         assert ran.own == {"key": one["key"], "fields": one["card"]["fields"], "steps": {}}
         people = explain(mission).out
-        assert people.splitlines()[-1] == f"key {one['key']}"
+        assert people.splitlines()[-1] == f"key {one['key'][:12]}"
         for field in ran.json["fields"]:
             assert any(line.startswith(f"{field} ") for line in people.splitlines())
 

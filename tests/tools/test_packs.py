@@ -106,6 +106,8 @@ def test_against_a_receipt(source: Path, tmp_path: Path) -> None:
     assert f"{tmp_path / 'bag.tar'} is no receipt" in ran.err
     assert "-> give the folder of a store, or a file of receipts/" in ran.err
     ran = flightbag("unpack", tmp_path / "new", tmp_path / "bag.tar")
+    assert (ran.status, f"give the bag first: {tmp_path / 'bag.tar'}" in ran.err) == (2, True)
+    ran = flightbag("unpack", tmp_path / "new", tmp_path / "there")
     assert (ran.status, "bags come first, then the store" in ran.err) == (3, True)
 
 

@@ -93,7 +93,8 @@ def test_waiting_is_told_and_goes_on(desk: Path, stick: Path) -> None:
     with stopped(stick):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
-        assert f"waiting for {stick / 'store'} to answer" in process.stderr.readline()
+        told = "".join(process.stderr.readline() for _ in range(3))
+        assert f"waiting for {stick / 'store'} to answer" in " ".join(told.split())
     out, _ = process.communicate(timeout=300)
     assert (process.returncode, out.startswith("GO")) == (0, True), out
 
