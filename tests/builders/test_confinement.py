@@ -35,6 +35,7 @@ from tests.support.field import LEFT, RIGHT, Desk
 from tests.support.traps import write_endless, write_huge
 
 DRILL = "FLIGHTBAG_DRILL" in os.environ
+pytestmark = pytest.mark.confined
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
 # The time that a program may take to end when it is asked to, on a busy machine: far below the hour of a trap.
 PROMPT_S = 60

@@ -195,6 +195,17 @@ def test_a_damaged_mission_is_reported_as_far_as_it_goes(reported: Reported, tmp
     assert "mission ridge:" in page.text
 
 
+def test_so_many_other_missions_are_compared(
+    reported: Reported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store may have thousands, whose tables take gigabytes: the page says what was left out."""
+    monkeypatch.setattr("tools.maps.MOST_COMPARED", 0)
+    monkeypatch.setattr("tools.report.facts.MOST_COMPARED", 1)
+    page = report(tmp_path / "r.html", reported.store, "ridge")
+    assert "1 other mission of the store was not compared: the store has too many entries." in page.text
+    assert "1 mission more: the store has too many entries" in report(tmp_path / "s.html", reported.store).text
+
+
 def test_a_figure_that_nobody_measured_names_who_has_proven_it(tmp_path: Path) -> None:
     """By receipts of known keys: a receipt of an unknown claims what it likes."""
     probe = PROBED["probes/net.safetensors"]
