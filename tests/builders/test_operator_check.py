@@ -122,8 +122,9 @@ def steps(
         return [(one.step, one.kind, one.message) for one in found]
 
 
-def test_tiles_that_cannot_be_read_are_no_go(built: Desk) -> None:
+def test_tiles_that_cannot_be_read_are_no_go(built: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another program holds the file: nobody knows what its tiles are."""
+    monkeypatch.setattr("builders.imagery.sqlite.BUSY_SECONDS", 0.2)
     tiles = built.folder / "terrain.mbtiles"
     assert built.verify(None, "--tiles", tiles).status == 0
     # Closing the file in the process that holds it would give the lock up.
