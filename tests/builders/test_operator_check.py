@@ -71,6 +71,7 @@ def test_the_repeated_tiles_are_counted_again(desk: Desk) -> None:
         assert list(check(repository.evidence, opened)) == []
 
 
+@pytest.mark.confined
 def test_the_order_of_rows_can_be_named_on_the_command_line(built: Desk) -> None:
     """The same imagery with its rows from the north: its bounds contradict its format, and the prefix decides."""
     terrain = built.folder / "terrain.mbtiles"

@@ -25,7 +25,6 @@ from store.takeoff.fidelity import fidelity_recipe, proof_digest
 from tests.builders.engines.test_card import card
 from tests.support.commands import flightbag
 from tests.support.field import Desk
-from tests.support.here import confine_here
 from tests.support.html import Page
 from tests.support.map_store import AREA, WITH_ENGINE, map_flight, runs_of, write_map_store
 from tests.support.missions import (
@@ -277,13 +276,10 @@ def test_wrong_arguments_name_the_remedy(reported: Reported, tmp_path: Path) -> 
     assert not (tmp_path / "r.html").exists()
 
 
-def test_tiles_of_the_sources_are_shown_and_no_others(
-    built: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tiles_of_the_sources_are_shown_and_no_others(built: Desk, tmp_path: Path) -> None:
     from builders.example.terrain import write_terrain
     from tests.support.field import WORLD, ZOOMS
 
-    confine_here(monkeypatch)
     args = (built.store, "left", "--trust", built.root)
     page = report(tmp_path / "r.html", *args, "--tiles", built.folder / "terrain.mbtiles")
     assert len(page.images) == 8
