@@ -47,15 +47,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def confined_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def confined_here(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run confined tasks in the process of the test, unless it is marked `confined`: a process takes half a second of
     a processor to start, and there are hundreds of builds and plans. What a program of its own starts is as ever."""
     # A flight computer has nothing of the ground, and runs tests that build nothing: `tests.support.pythons`.
     builds = request.path.relative_to(TESTS).parts[0] != "store" and importlib.util.find_spec("pydantic") is not None
-    if builds and request.node.get_closest_marker("confined") is None:
-        from tests.support.here import confine_here
+    # Not the fixture `monkeypatch`: what a test does with that is undone before its folders are removed.
+    with pytest.MonkeyPatch.context() as patch:
+        if builds and request.node.get_closest_marker("confined") is None:
+            from tests.support.here import confine_here
 
-        confine_here(monkeypatch)
+            confine_here(patch)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
