@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-oldest test-pythons test-aarch64 check drill fuzz mutate bench reference lock dist fix clean
+.PHONY: demo test test-oldest test-pythons test-aarch64 test-release check drill fuzz mutate bench reference lock dist fix clean
 .DEFAULT_GOAL := test
 
 # The stamp is newer than pyproject.toml exactly when the environment holds what that file asks for.
@@ -35,6 +35,10 @@ test-oldest: $(VENV)/.stamp
 test-pythons: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.pythons
 
+# The wheel of the last commit in a clean environment of each Python that is here: README up to GO; on 3.10 what an aircraft does.
+test-release: $(VENV)/.stamp
+	$(BIN)/python -m tests.support.tried
+
 # What flies, on an emulated computer of 64-bit ARM: needs qemu-user-static and apt. Four minutes.
 test-aarch64: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.aarch64
@@ -59,7 +63,8 @@ fuzz: $(VENV)/.stamp
 mutate: $(VENV)/.stamp
 	$(BIN)/python -m tests.mutate
 
-# Beside cp, b3sum, restic, borg and ostree, where they are installed; memory; a million objects; engines; maps: half an hour, 25 GB of room.
+# Beside cp, b3sum, restic, borg and ostree, where they are installed; memory; a million objects; engines; maps: three quarters of an hour,
+# 25 GB of room. Writes docs/benchmarks.md.
 bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench side
 	$(BIN)/python -m tests.bench memory
@@ -77,8 +82,9 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench recall
 	$(BIN)/python -m tests.bench search
 	$(BIN)/python -m tests.bench report
+	$(BIN)/python -m tests.bench write
 
-# The pages that are made from the program: docs/commands.md and docs/mission-file.md.
+# The pages that are made from the program: docs/commands.md, docs/json.md and docs/mission-file.md.
 reference: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.reference
 
@@ -86,7 +92,7 @@ reference: $(VENV)/.stamp
 lock: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.release lock
 
-# A release of the last commit: the wheel, what flies with its hashes, the list of parts.
+# A release of the last commit: sdist and wheel, what flies with its hashes, the list of parts.
 dist: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.release dist
 

@@ -1,6 +1,6 @@
 """Building missions on the ground, and in `builders.onboard` what a flight computer runs of them.
 
-    pip install 'flightbag[build]'
+Building needs the extra `build`.
 
     >>> from builders import build
     >>> from store.trust.keys import PrivateKey

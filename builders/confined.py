@@ -35,7 +35,7 @@ from builders.engines.card import plain
 from builders.engines.failures import failure, unexpected_failure
 from builders.engines.isolation import Limits, begin, end_without_clean_up, limit_memory
 from builders.imagery.roworder import SourcePath
-from builders.report import BuildReport, EngineReport, OrderReport, PlanReport
+from builders.report import BuildReport, Comparison, EngineReport, OrderReport, PlanReport
 from store.disk.layout import open_store
 from store.errors import FlightbagError
 from store.findings import Finding
@@ -141,6 +141,14 @@ def plan(request: Request, messages: Messages) -> dict[str, Any]:
         return {"report": to_json(PlanReport, replace(report, notes=context.notes))}
 
 
+def compare(request: Request, messages: Messages) -> dict[str, Any]:
+    """Compare a mission file with the published mission: see `comparison.compare`."""
+    from builders.comparison import compare
+
+    with _opened(request, messages) as context:
+        return {"comparison": to_json(Comparison, compare(context, messages.progress, now=request["now"]))}
+
+
 def engines(request: Request, messages: Messages) -> dict[str, Any]:
     """Build the engines of a mission: see `artifacts.engine.build_engines`."""
     from builders.artifacts.engine import build_engines
@@ -235,6 +243,7 @@ Tasks: TypeAlias = Mapping[str, Callable[[Request, Messages], dict[str, Any]]]
 
 TASKS: Tasks = {
     "build": build,
+    "compare": compare,
     "engines": engines,
     "inspect": inspect,
     "nodes": nodes,

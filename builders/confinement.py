@@ -29,7 +29,7 @@ from store.takeoff.mission import Evidence, Opened, OperatorCheck
 if TYPE_CHECKING:
     from builders.engines.card import EngineRecipes
     from builders.inspection import Inspected
-    from builders.report import EngineReport, NodeReport, OrderReport, PlanReport
+    from builders.report import Comparison, EngineReport, NodeReport, OrderReport, PlanReport
 
 # A table has at most 22 MB in base64, the artifacts of its report 40 MB, and a million runs of missing tiles 30 MB.
 _MAX_RESULT = 128 * 2**20
@@ -171,6 +171,25 @@ def plan(mission_file: Path, store: str | os.PathLike[str], cache: Path, *, now:
 
     request = {**_request(mission_file, store, cache), "now": now}
     return from_json(PlanReport, run_confined("plan", request, str(mission_file), progress).get("report"))
+
+
+def compare(
+    mission_file: Path,
+    store: str | os.PathLike[str],
+    cache: Path,
+    *,
+    now: int,
+    progress: Progress,
+    opened: Callable[[str], None],
+) -> Comparison:
+    """Return a mission file beside the published mission: see `comparison.compare`. `opened` gets the id of the
+    mission, before anything is opened that the mission file names."""
+    from builders.crossing import from_json
+    from builders.report import Comparison
+
+    request = {**_request(mission_file, store, cache), "now": now}
+    result = run_confined("compare", request, str(mission_file), progress, opened)
+    return from_json(Comparison, result.get("comparison"))
 
 
 def engines(

@@ -33,6 +33,7 @@ from store.disk.media import Media
 from store.disk.medium import file_system_of, medium_of
 from store.errors import FlightbagError, Unavailable
 from store.format.host import architecture
+from store.installation import install_remedy
 
 # ok: as it should be. note: the machine can do less, or something is worth knowing. problem: something is wrong.
 State = Literal["ok", "note", "problem", "unknown"]
@@ -202,7 +203,7 @@ def _installed(extra: str, wanted: Sequence[_Need], version_of: Callable[[str], 
             wrong.append(f"{need.name} {version}, must be {bounds}")
     title = f"extra {extra}" if extra else "base"
     does = f"{_EXTRAS[extra]}: " if extra in _EXTRAS else ""
-    remedy = f"pip install 'flightbag[{extra}]'" if extra else "pip install flightbag"
+    remedy = install_remedy(extra)
     if wrong:
         return Check(title, "problem", f"{does}{'; '.join(dict.fromkeys(wrong))}", remedy)
     if absent:

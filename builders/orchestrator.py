@@ -27,7 +27,7 @@ from builders.artifacts.shard import BuiltMap, ShardBuilder, ShardTask, forget_n
 from builders.artifacts.store import ArtifactStore
 from builders.artifacts.supply import Supply
 from builders.artifacts.task import Artifact, Progress, silent
-from builders.comparison import equal_draft, unchanged
+from builders.comparison import equal_draft, releases_of, unchanged
 from builders.compose import BuildContext
 from builders.imagery.coverage import Shortfall, shortfall, with_views
 from builders.imagery.inventory import Inventory
@@ -35,9 +35,7 @@ from builders.report import BuildReport, CoverageReport, rows_of, too_few_tiles,
 from store.format.entries import EntryTable, sorted_table
 from store.format.ids import ObjectId
 from store.format.manifest import Manifest
-from store.format.release import Approval
 from store.ground.issuing import highest_issued, last_issued, next_issue, size_of
-from store.ground.releases import approving
 from store.ground.writer import Writer, writing
 from store.trust.root import TrustRoot
 
@@ -183,14 +181,7 @@ class _Build:
 
     def unchanged(self, plan: Plan) -> BuildReport | None:
         """Return the report where there is nothing to do. A draft is then outdated, and goes."""
-        report = unchanged(
-            plan,
-            self.writer,
-            self.engine_builder(plan),
-            lambda plan: self.releases(plan)[0],
-            now=self.now,
-            max_bytes=self.max_bytes,
-        )
+        report = unchanged(self.context, plan, self.writer, now=self.now)
         if report is not None:
             self.writer.drop_draft(plan.facts.id)
         return report
@@ -231,7 +222,7 @@ class _Build:
         repository, mission = self.writer.repository, plan.facts.id
         table = sorted_table([entry for artifact in artifacts for entry in artifact.entries()])
         table_bytes = table.render()
-        releases, lacking = self.releases(plan)
+        releases, lacking = releases_of(repository, self.trust_root, plan)
         before = last_issued(repository, mission), highest_issued(repository, mission)
         valid_from, expires_at = plan.validity.window(self.now)
         manifest = Manifest(
@@ -258,12 +249,3 @@ class _Build:
         draft = equal_draft(repository, manifest, table, self.trust_root, plan.validity, now=self.now)
         manifest = manifest if draft is None else draft.manifest
         return report, Payload(manifest, table, draft is not None, why)
-
-    def releases(self, plan: Plan) -> tuple[tuple[ObjectId, ...], tuple[Approval, ...]]:
-        """Return the releases that the manifest has to name, and what none approves; nothing where the trust root
-        requires no releases. The store has every engine and index of the plan."""
-        if self.trust_root.releases != "required":
-            return (), ()
-        approvals = [one for task in plan.of(EngineTask) for one in task.approvals]
-        approvals += [one for task in plan.of(IndexTask) for one in task.approvals]
-        return approving(self.writer.repository, self.trust_root, approvals)

@@ -306,11 +306,67 @@ class BuildReport:
         value["coverage"]["missing"] = self.coverage.missing.as_json()
         value["figures"] = [{**one, "recipe": one["recipe"].hex()} for one in value["figures"]]
         value["unproven"] = [{**one, "recipe": one["recipe"].hex()} for one in value["unproven"]]
-        value["warnings"] = list(self.warnings)
         value["manifest"] = self.manifest or None
         value["saved_bytes"] = self.saved_bytes
         value["cache"] = None if self.cache is None else self.cache.as_json()
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """How many views of a map are new, changed and gone; of `unknown` more this station cannot say which changed."""
+
+    new: int = 0
+    changed: int = 0
+    gone: int = 0
+    unknown: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing in which a mission file as it is now differs from a manifest.
+
+    `kind` is that of an artifact (engine, descriptors, probe, index, file), or mission, hosts, coverage, quality,
+    unproven, releases, validity, withdrawn, limits, store or other. `name` is an entry, of descriptors the set and the
+    zoom, or "". `change` is `new`, `changed`, `gone`, `lost` (the store lacks it), `refused` (a build refuses it) or
+    `due` (time has passed). `fields` are what differs in a build key, the mission, its tiles or its validity, as far as
+    the store has it. `cells` and `views` count those of a map. `detail` says more, for people.
+    """
+
+    kind: str
+    name: str
+    change: str
+    fields: tuple[str, ...] = ()
+    detail: str = ""
+    cells: int = 0
+    views: Views | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """An engine that the store lacks and that is made elsewhere, or that nobody has measured: its backbone, build key
+    and `state`: `to order` (this machine does not make it, and there is no order), `ordered`, or `result` (a device has
+    sent a result, which nobody has accepted)."""
+
+    backbone: str
+    key: str
+    state: Literal["to order", "ordered", "result"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A mission file as it is now beside what a store has of the mission. `differences` are those from the published
+    manifest, one of kind `mission` and change `new` where nothing is published; `draft` those from the draft, None
+    where there is none. `missing` is how many of the `artifacts` a build would make. `refused` are things that a build
+    would refuse."""
+
+    differences: tuple[Difference, ...]
+    draft: tuple[Difference, ...] | None
+    refused: tuple[Difference, ...]
+    engines: tuple[EngineState, ...]
+    artifacts: int
+    missing: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from builders.extras import require_build_extra
-from store.errors import FlightbagError, Invalid, Unavailable
+from store.errors import FlightbagError, Invalid
+from store.findings import Finding
 from store.ground.as_of import opened_then
 from store.ground.issuing import draft_of, overtaken
 from store.ground.repository import Repository
@@ -19,7 +20,8 @@ from store.takeoff.coverage import read_missing
 from store.takeoff.withdrawn import withdrawn
 from store.trust.keys import PublicKey
 from store.trust.review import signing_code
-from tools import keyfiles, render
+from store.values import replace
+from tools import keyfiles, lines, render
 from tools.arguments import (
     BuilderKeys,
     ExecutorOption,
@@ -42,7 +44,10 @@ from tools.geojson import GeoJson, check_path
 from tools.geojson import write as write_geojson
 from tools.parameters import Argument, Option
 from tools.progress import work_bars
-from tools.status import NO, OK, UNKNOWN, command, print_json, say
+from tools.status import NO, OK, command, exits, print_json, say, status_of_findings
+
+if TYPE_CHECKING:
+    from builders.report import BuildReport
 
 
 @command
@@ -79,7 +84,7 @@ def keys_new(
     Example: flightbag keys new planner.key --name Pia
     """
     if no_passphrase and passphrase_file is not None:
-        raise Invalid("--no-passphrase and --passphrase-file exclude each other")
+        raise Invalid("--no-passphrase and --passphrase-file exclude each other", remedy="leave one of them out")
     ask = None if no_passphrase else keyfiles.passphrase_from(passphrase_file)
     public = keyfiles.new_key(file, ask, name, confirm=passphrase_file is None)
     return _show_key(public, name, as_json=as_json)
@@ -128,7 +133,8 @@ def keys_show(
 
 def _show_key(public: PublicKey, name: str, weaknesses: Sequence[str] = (), remedy: str = "", *, as_json: bool) -> int:
     if as_json:
-        print_json({"kid": public.kid.hex(), "public": public.raw.hex(), "name": name, "warnings": list(weaknesses)})
+        weak = [Finding("weak-key", text, remedy=remedy, information=True) for text in weaknesses]
+        print_json({"kid": public.kid.hex(), "public": public.raw.hex(), "name": name}, weak)
         return OK
     say(f"kid {public.kid.hex()}")
     if name:
@@ -163,13 +169,17 @@ def plan(
     if geojson is not None:
         write_geojson(geojson, report.missing)
     if as_json:
-        print_json(report.as_json())
+        short = f"{render.many(len(report.missing), 'tile')} of {report.tiles} are missing: more than the policy allows"
+        print_json(report.as_json(), [] if report.enough else [Finding("incomplete", short)])
     else:
         print_lines(render.plan(report, now))
     return OK if report.enough else NO
 
 
-@command
+@exits(
+    kept="what was built whole stays in the store, and the mission is published whole or not at all; "
+    "the same build goes on from there"
+)
 def build(
     mission_file: MissionFilePath,
     store: StoreOption,
@@ -216,10 +226,19 @@ def build(
     if geojson is not None:
         write_geojson(geojson, report.coverage.missing)
     if as_json:
-        print_json(report.as_json())
+        print_json(report.as_json(), _findings(report))
     else:
         print_lines(render.build(report, now))
     return NO if report.outcome == "failed" else OK
+
+
+def _findings(report: BuildReport) -> list[Finding]:
+    """Return why a build published nothing, and what its figures do not show."""
+    why = [Finding("not-published", report.why, information=report.outcome == "draft")] if report.why else []
+    why += [
+        Finding("unproven", f"{one.name}: each aircraft has to prove it", information=True) for one in report.unproven
+    ]
+    return why + [Finding("untrained", text, information=True) for text in report.warnings]
 
 
 @command
@@ -229,7 +248,7 @@ def list_missions(store: Store, as_json: Json = False) -> int:
     Example: flightbag ls ground
     """
     rows = []
-    errors: list[FlightbagError] = []
+    findings: list[Finding] = []
     with Repository.open(store) as repository:
         for mission in repository.missions():
             row: dict[str, Any] = {"mission": mission}
@@ -237,9 +256,11 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                 opened = repository.current(mission)
             except FlightbagError as error:  # one bad mission must not hide the others
                 row["error"] = error.message
-                errors.append(error)
+                findings.append(Finding.of(error, missions=(mission,)))
             else:
                 m = opened.manifest
+                grounding = withdrawn(repository.evidence, opened).findings
+                findings += [replace(one, missions=(mission,), information=True) for one in grounding]
                 row |= {
                     "flight": m.mission.flight,
                     "aircraft": list(m.mission.aircraft),
@@ -249,7 +270,7 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                     "entries": m.count,
                     "bytes": sum(opened.closure().values()),
                     "manifest": str(opened.manifest_id),
-                    "withdrawn": [finding.message for finding in withdrawn(repository.evidence, opened).findings],
+                    "withdrawn": [finding.message for finding in grounding],
                 }
             rows.append(row)
         for mission in repository.evidence.drafts():
@@ -267,16 +288,18 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                 }
             except FlightbagError as error:
                 row["error"] = error.message
-                errors.append(error)
+                findings.append(Finding.of(error, missions=(mission,)))
             rows.append(row)
+    now = int(time.time())
+    for row in rows:
+        if (end := row.get("expires_at")) is not None and now > end:
+            text = f"{row['mission']}: {render.validity_in_short(None, end, now)}"
+            findings.append(Finding("expired", text, missions=(row["mission"],), information=True))
     if as_json:
-        print_json(rows)
+        print_json({"missions": rows}, findings)
     else:
-        now = int(time.time())
-        print_lines(render.table([(row["mission"], _listed(row, now)) for row in rows]))
-    if not errors:
-        return OK
-    return UNKNOWN if all(isinstance(error, Unavailable) for error in errors) else NO
+        print_lines(lines.table([(row["mission"], _listed(row, now)) for row in rows]))
+    return status_of_findings(findings)
 
 
 def _listed(row: dict[str, Any], now: int) -> str:
@@ -333,7 +356,8 @@ def show(
             }
         else:
             opened = repository.current(mission or "")
-        grounding = [finding.message for finding in withdrawn(evidence, opened).findings]
+        withdrawals = withdrawn(evidence, opened).findings
+        grounding = [finding.message for finding in withdrawals]
         listed = read_missing(opened, evidence)
     if geojson is not None:
         from builders.report import MissingTiles
@@ -341,7 +365,8 @@ def show(
         write_geojson(geojson, MissingTiles(listed.runs))
     if as_json:
         runs = [{"first": run.first, "tiles": run.tiles, "reason": run.reason} for run in listed.runs]
-        print_json({**render.mission_json(opened), "missing": runs, "withdrawn": grounding, **state})
+        found = [replace(one, missions=(opened.manifest.mission.id,), information=True) for one in withdrawals]
+        print_json({**render.mission_json(opened), "missing": runs, "withdrawn": grounding, **state}, found)
         return OK
     if at is not None:
         say(f"as it was at {render.when(moment(at))}, under trust root {opened.trust_root.version}; no clearance")

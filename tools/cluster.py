@@ -7,6 +7,7 @@ from typing import Annotated
 
 from builders.extras import require_build_extra
 from store.errors import Invalid
+from store.findings import Finding
 from tools import render
 from tools.arguments import Json, print_lines
 from tools.parameters import Argument, Option
@@ -35,7 +36,11 @@ def nodes(
     if resources:
         from builders.cluster.node import Facts
 
-        say(json.dumps(Facts.of_this_machine().resources))
+        mine = Facts.of_this_machine().resources
+        if as_json:
+            print_json({"resources": mine})
+        else:
+            say(json.dumps(mine))
         return OK
     if executor == "local":
         raise Invalid("this machine is no cluster", remedy="give ray or ray://HOST:PORT")
@@ -43,7 +48,9 @@ def nodes(
 
     report = nodes_of(executor)
     if as_json:
-        print_json([one.as_json() for one in report])
+        any_runs = any(not one.why for one in report)
+        found = [Finding("no-node", f"{one.name}: {one.why}", information=any_runs) for one in report if one.why]
+        print_json({"nodes": [one.as_json() for one in report]}, found)
     else:
         print_lines(render.nodes(report))
     return OK if any(not one.why for one in report) else NO

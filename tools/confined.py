@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from builders.extras import require_build_extra
 from tools import progress
+from tools.status import carried_json, print_carried
 
 if TYPE_CHECKING:
     from builders.confined import Messages
@@ -43,6 +44,7 @@ def confined(function: Callable[..., int]) -> Callable[..., int]:
             result = run_confined("command", request, f"the input of {function.__name__}", advance, module=_MODULE)
         sys.stderr.write(str(result["err"]))
         sys.stdout.write(str(result["out"]))
+        print_carried(result["document"])
         return int(result["status"])
 
     return run
@@ -98,7 +100,7 @@ def command(request: Mapping[str, Any], messages: Messages) -> dict[str, Any]:
 
     with redirect_stdout(out), redirect_stderr(err), progress.forwarded(forward):
         status = run(**arguments)
-    return {"status": status, "out": out.getvalue(), "err": err.getvalue()}
+    return {"status": status, "out": out.getvalue(), "err": err.getvalue(), "document": carried_json()}
 
 
 if __name__ == "__main__":

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+from store.findings import Finding
 from tools import render
 from tools.arguments import ENV, Json, cache_folder, print_lines
 from tools.parameters import Argument
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
+
+if TYPE_CHECKING:
+    from builders.doctor import Check
+
+
+def _findings(checks: list[Check]) -> Iterator[Finding]:
+    for one in checks:
+        if one.state in ("problem", "unknown"):
+            unknown = one.state == "unknown"
+            text = f"{one.name}: {one.text}"
+            yield Finding("unreadable" if unknown else "problem", text, remedy=one.remedy, unreadable=unknown)
 
 
 @command
@@ -36,7 +49,7 @@ def doctor(
     problems = sum(check.state == "problem" for check in found)
     unknown = sum(check.state == "unknown" for check in found)
     if as_json:
-        print_json({"problems": problems, "unknown": unknown, "checks": [asdict(check) for check in found]})
+        print_json({"checks": [asdict(check) for check in found]}, _findings(found))
     else:
         say(f"{render.many(problems, 'problem')}{f'; {unknown} could not be looked at' if unknown else ''}")
     return NO if problems else UNKNOWN if unknown else OK

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 from builders.extras import import_extra, require_build_extra, require_onboard_extra
 from store.errors import FlightbagError, NotFound, Unavailable
+from store.findings import Finding
 from store.format.ids import BuildKey
 from store.ground.repository import Repository
 from store.trust.root import check_signer
-from tools import keyfiles, render
+from store.values import replace
+from tools import keyfiles, lines, render
 from tools.arguments import (
     ENV,
     BuilderKeys,
@@ -27,15 +29,16 @@ from tools.arguments import (
     print_lines,
     store_then,
 )
+from tools.named_remotes import folder_named
 from tools.parameters import Argument, Option
 from tools.progress import work_bars
-from tools.status import NO, OK, UNKNOWN, command, print_json, say
+from tools.status import NO, OK, UNKNOWN, command, exits, print_json, say
 
 # A device may take hours for an engine.
 _FULFIL_S = 24 * 3600.0
 
 
-@command
+@exits(kept="what was built whole stays in the store; the same command goes on from there")
 def build(
     mission_file: MissionFilePath,
     store: StoreOption,
@@ -59,12 +62,12 @@ def build(
             mission_file, store, cache_folder(), now=now, progress=progress, sharing=sharing, executor=executor
         )
     rows = [one.as_json() for one in report]
+    errors = [one.error for one in report if one.error is not None]
     if as_json:
-        print_json(rows if cache is None else {"engines": rows, "cache": cache.as_json()})
+        print_json({"engines": rows, "cache": None if cache is None else cache.as_json()}, map(Finding.of, errors))
     else:
         print_lines(render.engines(report))
         print_lines(render.shared_cache(cache))
-    errors = [one.error for one in report if one.error is not None]
     if any(isinstance(error, Unavailable) for error in errors):
         return UNKNOWN
     return NO if errors else OK
@@ -85,13 +88,13 @@ def order(mission_file: MissionFilePath, store: StoreOption, as_json: Json = Fal
     with work_bars() as progress:
         report = confinement.order(mission_file, store, cache_folder(), now=int(time.time()), progress=progress)
     if as_json:
-        print_json([one.as_json() for one in report])
+        print_json({"orders": [one.as_json() for one in report]})
     else:
         print_lines(render.orders(report))
     return OK
 
 
-@command
+@exits(kept="results that were signed stay in the store; the same command makes the others")
 def fulfil(
     store: StoreFirst,
     key: OptionalKeys = None,
@@ -112,7 +115,7 @@ def fulfil(
 
     keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
     rows: list[dict[str, Any]] = []
-    failed = False
+    errors: list[FlightbagError] = []
     with Repository.open(store) as repository, work_bars() as progress:
         for public in keys.known:  # before anything is made
             check_signer(repository.trust_root().root, public, "builder")
@@ -130,14 +133,14 @@ def fulfil(
                     )
                     row |= {"state": "fulfilled", "figures": render.lowest_figures(result)}
                 except FlightbagError as error:
-                    failed = True
+                    errors.append(error)
                     row |= {"state": "failed", "why": error.message, "kind": error.kind, "remedy": error.remedy}
             rows.append(row)
     if as_json:
-        print_json(rows)
+        print_json({"orders": rows}, map(Finding.of, errors))
     else:
         print_lines(render.offers(rows, signed=bool(key)))
-    return NO if failed else OK
+    return NO if errors else OK
 
 
 @command
@@ -160,9 +163,10 @@ def accept(
     from builders.acceptance import accept
 
     with Repository.open(store) as repository:
-        taken = accept(repository, stick, now=int(time.time()))
+        taken = accept(repository, folder_named(stick, "--from"), now=int(time.time()))
     if as_json:
-        print_json([render.acceptance_json(one) for one in taken])
+        refused = [Finding.of(one.error) for one in taken if one.error is not None]
+        print_json({"results": [render.acceptance_json(one) for one in taken]}, refused)
     else:
         print_lines(render.acceptances(taken))
     return OK if all(one.error is None for one in taken) else NO
@@ -195,7 +199,7 @@ def show(
                 raise
             cards = {"": card_of_key(repository, key)}
     if as_json:
-        print_json([{"entry": name or None, **card.as_json()} for name, card in cards.items()])
+        print_json({"cards": [{"entry": name or None, **card.as_json()} for name, card in cards.items()]})
     else:
         for name, card in cards.items():
             print_lines(render.card(name, card.as_json()))
@@ -215,7 +219,7 @@ def host(as_json: Json = False) -> int:
 
     classes = [cpu_host()]
     backends: dict[str, dict[str, str]] = {}
-    unsure = False
+    unsure: list[Finding] = []
     for name in (*BACKENDS, "faiss"):
         try:
             if name == "faiss":
@@ -225,15 +229,16 @@ def host(as_json: Json = False) -> int:
                 backends[name] = {"host": backend(name).describe_host(), "version": backend(name).version}
         except FlightbagError as error:
             backends[name] = {"error": error.message}
-            unsure |= not runs_nothing(error)
+            if not runs_nothing(error):
+                unsure.append(replace(Finding.of(error), unreadable=True))
     classes += [part for one in backends.values() if "host" in one for part in one["host"].split("+")]
     whole = "+".join(sorted(set(classes)))
     if as_json:
-        print_json({"host": whole, "backends": backends})
+        print_json({"host": whole, "backends": backends}, unsure)
     else:
         say(f"host {whole}")
         print_lines(
-            render.table([(name, one.get("host") or f"not usable: {one['error']}") for name, one in backends.items()])
+            lines.table([(name, one.get("host") or f"not usable: {one['error']}") for name, one in backends.items()])
         )
     return UNKNOWN if unsure else OK
 
@@ -281,7 +286,8 @@ def explain_key(
         value["against"] = str(published.recipe.key)
         value["differs"] = differs = differences(keyed, published)
     if as_json:
-        print_json(value)
+        names = ", ".join(one["field"] for one in differs)
+        print_json(value, [Finding("other-key", f"the engine would be built again: {names} differ")] if differs else [])
     else:
         print_lines(render.key_fields(value, compared=against is not None))
     return NO if differs else OK

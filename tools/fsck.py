@@ -1,20 +1,15 @@
 """`store-fsck`, also `flightbag fsck`: the audit and the repair, with the statuses of fsck(8).
 
-    0  no errors    1  errors were corrected
-    4  errors left  8  could not check  16  wrong arguments  32  interrupted
-
-Statuses add up: 12 means that errors are left and that something could not be checked. 0 says no more than that: the
-verdict is `clean`, and a mission `flyable`, only if every object was read (`--full`). 141 means that nobody reads the
-output (see `program`).
+0 says no more than that no error was found: the verdict is `clean`, and a mission `flyable`, only if every object was
+read (`--full`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,17 +26,30 @@ from store.findings import Finding
 from store.format.duration import seconds_of
 from store.ground.repository import Repository
 from store.remotes.place import bucket_of
+from store.values import replace
 from tools import render
-from tools.arguments import DropCache, GiveUp, Store, patience_of, print_lines
+from tools.arguments import DropCache, GiveUp, Json, Store, patience_of, print_lines
 from tools.commands import command_of
+from tools.named_remotes import folder_named, store_named
 from tools.parameters import Option
 from tools.patience import Bound, patience
 from tools.program import run_program
-from tools.progress import reading_bar
-from tools.status import exits, fail, say, warn
+from tools.progress import reading_bar, work_bars
+from tools.status import READER_GONE, exits, fail, print_json, say, warn
 from tools.streams import OutputLost
 
 CLEAN, CORRECTED, ERRORS, COULD_NOT_CHECK, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
+# What each says, for people. They are bits, and add up: 12 means that errors are left, and that something could not be
+# checked.
+MEANINGS = {
+    CLEAN: "no errors found",
+    CORRECTED: "errors were corrected",
+    ERRORS: "errors are left",
+    COULD_NOT_CHECK: "something could not be checked: there is no store, or not all of it can be read",
+    USAGE: "wrong arguments",
+    CANCELLED: "interrupted",
+    READER_GONE: "nobody reads the output",
+}
 
 Quick = Annotated[
     bool,
@@ -71,10 +79,15 @@ Repair = Annotated[
 ]
 From = Annotated[list[str] | None, Option("--from", metavar="STORE", help="A store to mend from. May be repeated.")]
 DryRun = Annotated[bool, Option("--dry-run", help="With --repair: show what would be done. Write nothing.")]
-Json = Annotated[bool, Option("--json", help="Print one JSON document a line: plans, findings, missions, a summary.")]
 
 
-@exits(error_status=lambda _: COULD_NOT_CHECK, unknown=COULD_NOT_CHECK, interrupted=CANCELLED)
+@exits(
+    error_status=lambda _: COULD_NOT_CHECK,
+    unknown=COULD_NOT_CHECK,
+    interrupted=CANCELLED,
+    kept="an audit changes nothing, and of a repair each step is done or not; run it again",
+    good=(CLEAN, CORRECTED),
+)
 def run(
     store: Store,
     quick: Quick = False,
@@ -94,14 +107,17 @@ def run(
     """Audit a store, name each damage and the missions that it grounds, and with --repair mend the store.
 
     Only --full reads every byte: a mission is flyable if each of its objects was
-    read, else it is complete, not read. STORE may be a bucket, s3://BUCKET/PREFIX.
+    read, else it is complete, not read. STORE may be a bucket, s3://BUCKET/PREFIX, or a named
+    remote.
 
     The command is also installed as store-fsck. Its statuses are those of fsck(8).
 
     Example: flightbag fsck ground --full
     """
-    bucket = bucket_of(store)
     try:
+        store = store_named(store)
+        source = [folder_named(one, "--from") for one in source or ()]
+        bucket = bucket_of(store)
         scope = _scope(quick=quick, full=full, sample=sample, budget=budget, mission=mission, exclusive=exclusive)
         if (source or dry_run) and not repairing:
             raise Invalid("--from and --dry-run need --repair", remedy="add --repair, or leave them out")
@@ -121,40 +137,40 @@ def run(
     except Invalid as error:
         fail(error, as_json=as_json)
         return USAGE
-    corrected = 0
+    corrected, notes = 0, list[Finding]()
     if bucket:
         from store.remotes.bucket import BucketClient
         from store.remotes.bucket_audit import fsck_bucket
 
         with patience(bound), reading_bar("reading") as progress:
-            told = _line if as_json else None
-            audit = fsck_bucket(BucketClient.connect(store), scope, on_finding=told, progress=progress)
+            audit = fsck_bucket(BucketClient.connect(store), scope, progress=progress)
         return _report(audit, store, scope, as_json=as_json)
     with patience(bound), ExitStack() as stack:
-        opened_ledger = None if scope.read == "quick" else _ledger(ledger, store)
+        opened_ledger = None if scope.read == "quick" else _ledger(ledger, store, notes)
         if opened_ledger is not None:
             stack.enter_context(opened_ledger)
 
-        def audited(media: Media, wanted: Scope, on_finding: Callable[[Finding], None] | None = None) -> Audit:
+        def audited(media: Media, wanted: Scope) -> Audit:
             if wanted.read == "quick":
-                return fsck(media, wanted, on_finding=on_finding)
+                return fsck(media, wanted)
             # The bar is removed before anything is printed.
             with reading_bar("reading") as progress:
-                return fsck(media, wanted, ledger=opened_ledger, on_finding=on_finding, progress=progress)
+                return fsck(media, wanted, ledger=opened_ledger, progress=progress)
 
         replicas = [stack.enter_context(Repository.open(one)) for one in source or ()]
 
+        plans: list[RepairPlan] = []
+
         def show(plan: RepairPlan) -> None:
+            plans.append(plan)
             # A repair that has begun goes on though nobody reads its plan. The report after it fails likewise.
             with suppress(OutputLost):
-                if as_json:
-                    _plan_line(plan)
-                else:
+                if not as_json:
                     print_lines(render.repair_plan(plan))
 
         if not repairing:
             with open_store(store, drop_cache=drop_cache or None) as media:
-                audit = audited(media, scope, _line if as_json else None)
+                audit = audited(media, scope)
         elif dry_run:
             with Repository.open(store) as repository:
                 with open_store(store, drop_cache=drop_cache or None) as media:
@@ -164,9 +180,11 @@ def run(
                 if plan.steps and not as_json:
                     say("after these steps a repair audits the store again, and shows each further step first")
         else:
-            repaired = repair(store, scope, replicas, audited=audited, show=show, drop_cache=drop_cache or None)
+            repaired = repair(
+                store, scope, replicas, audited=audited, show=show, bars=work_bars, drop_cache=drop_cache or None
+            )
             audit, corrected = repaired.audit, len(repaired.steps)
-    return _report(audit, store, scope, as_json=as_json, lines=as_json and repairing, corrected=corrected)
+    return _report(audit, store, scope, plans, notes, as_json=as_json, corrected=corrected)
 
 
 def _scope(*, quick: bool, full: bool, sample: str | None, budget: str | None, mission: str, exclusive: bool) -> Scope:
@@ -188,14 +206,15 @@ def _percent(text: str) -> float:
         raise Invalid(f"--sample {text!r} is not a percentage", remedy="give a percentage like 10%") from None
 
 
-def _ledger(given: Path | None, store: str) -> Ledger | None:
-    """Return the given ledger, or the user's own. Return None, with a warning, if the user's own cannot be opened."""
+def _ledger(given: Path | None, store: str, notes: list[Finding]) -> Ledger | None:
+    """Return the given ledger, or the user's own; None, with a warning and a note, where that cannot be opened."""
     if given is not None:
         return Ledger(given)
     try:
         return Ledger(ledger_path(store))
     except Unavailable as error:
         warn(f"store-fsck: this audit cannot be remembered in the ledger: {error.message}", f"  -> {error.remedy}")
+        notes.append(replace(Finding.of(error), information=True))
         return None
 
 
@@ -222,20 +241,27 @@ def _read_all(store: str, scope: Scope) -> str:
     return shlex.join(["store-fsck", store, "--full", *more])
 
 
-def _report(audit: Audit, store: str, scope: Scope, *, as_json: bool, lines: bool = False, corrected: int = 0) -> int:
+def _report(
+    audit: Audit,
+    store: str,
+    scope: Scope,
+    plans: Sequence[RepairPlan] = (),
+    notes: Sequence[Finding] = (),
+    *,
+    as_json: bool,
+    corrected: int = 0,
+) -> int:
     status = _status(audit, corrected)
     if audit.forgetful:
-        warn(f"store-fsck: this audit is not remembered in the ledger: {audit.forgetful}")
+        text = f"this audit is not remembered in the ledger: {audit.forgetful}"
+        warn(f"store-fsck: {text}")
+        notes = [*notes, Finding("unwritable", text, information=True)]
     if not as_json:
         print_lines(render.audit(audit, _read_all(store, scope)))  # its last line says how to read the rest
         return status
-    if lines:
-        for finding in audit.findings:
-            _line(finding)
-    for name, state in audit.missions.items():
-        _json("mission", {"mission": name, "state": state})
-    summary = {
-        "status": status,
+    value = {
+        "missions": [{"mission": name, "state": state} for name, state in audit.missions.items()],
+        "plans": [_plan_json(plan) for plan in plans],
         "verdict": render.audit_verdict(audit),
         "level": scope.read,
         "objects": audit.objects,
@@ -250,22 +276,13 @@ def _report(audit: Audit, store: str, scope: Scope, *, as_json: bool, lines: boo
         "from_medium": audit.reading.from_medium,
         "doubt": audit.reading.doubt,
     }
-    _json("summary", summary)
+    print_json(value, [*audit.findings, *notes])
     return status
 
 
-def _json(kind: str, value: dict[str, Any]) -> None:
-    """Print one JSON document on one line."""
-    say(json.dumps({"type": kind, **value}, sort_keys=True))
-
-
-def _line(finding: Finding) -> None:
-    _json("finding", finding.as_json())
-
-
-def _plan_line(plan: RepairPlan) -> None:
+def _plan_json(plan: RepairPlan) -> dict[str, Any]:
     unsolved = [finding.as_json() for finding in plan.unsolved]
-    _json("plan", {"steps": [step.as_json() for step in plan.steps], "index": plan.index, "unsolved": unsolved})
+    return {"steps": [step.as_json() for step in plan.steps], "index": plan.index, "unsolved": unsolved}
 
 
 def main() -> None:

@@ -7,9 +7,6 @@ else.
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +19,7 @@ from store.format.missing import MissingList
 from store.ground.repository import Repository
 from store.takeoff.coverage import read_missing
 from store.takeoff.mission import Opened
-from tools import geojson, keyfiles, render
+from tools import geojson, keyfiles, lines, render
 from tools.arguments import Json, StoreAndMission, store_and
 from tools.legend import BY_STATE, DESCRIBED, SIGNS, WHITE
 from tools.outputs import check_output
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
     from builders.atlas import Cell, Grid
 
 # The least width of a map, in characters, and the most lines that a small one is enlarged to.
-_LEAST, _LINES = 20, 40
+_LINES = 40
 # The entries of other missions that a mission, or one another, are compared with: some hundred bytes of memory each.
 MOST_COMPARED = 200_000
 # Black and white, of 256 colours.
@@ -84,8 +81,7 @@ def run(store_and_mission: StoreAndMission, output: Output = None, as_json: Json
         if output.suffix == ".geojson" and others.unopened:
             say(f"not compared: {render.many(others.unopened, 'other mission')}; the store has too many entries")
     else:
-        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
-        _print(opened, listed, max(_LEAST, columns - 1), colours=_colours())
+        _print(opened, listed, lines.width() - 1, colours=lines.colours())
     return OK
 
 
@@ -138,10 +134,6 @@ def _json(opened: Opened, listed: MissingList, shared: Sequence[Cell]) -> dict[s
     }
 
 
-def _colours() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
 def _print(opened: Opened, listed: MissingList, columns: int, *, colours: bool) -> None:
     takeoff = opened.manifest.mission.takeoff
     for grid in grids(opened, listed, columns):
@@ -150,7 +142,7 @@ def _print(opened: Opened, listed: MissingList, columns: int, *, colours: bool) 
             if colours:
                 write_controls("".join(_painted(letter) for letter in line).rstrip() + "\n")
             else:
-                say("".join(line).rstrip())
+                print("".join(line).rstrip())
     for text in _legend(opened, listed):
         say(text)
 
@@ -195,4 +187,4 @@ def _legend(opened: Opened, listed: MissingList) -> Iterator[str]:
     rows += [
         (SIGNS[reason].letter, str(tiles), reason, SIGNS[reason].meaning) for reason, tiles in listed.by_reason.items()
     ]
-    yield from render.table([*rows, ("T", "", "takeoff", render.takeoff(opened.manifest.mission.takeoff))])
+    yield from lines.table([*rows, ("T", "", "takeoff", render.takeoff(opened.manifest.mission.takeoff))])

@@ -6,13 +6,14 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any, BinaryIO
 
 from store.disk.media import CHUNK
-from store.disk.opening import OtherType, open_file, type_name
-from store.errors import FlightbagError, Invalid, NotFound, Unavailable
+from store.disk.opening import OtherType, nearest, open_file, type_name
+from store.errors import FlightbagError, Invalid, Unavailable
+from store.findings import Finding
 from store.format.receipt import RECEIPT_LIMIT
 from store.ground.repository import Repository
 from store.ground.sync import held
@@ -20,12 +21,13 @@ from store.remotes.pack import Pack, carried_by, plan_pack, write_files, write_p
 from store.remotes.unpack import Unpacked, unpack
 from tools import render
 from tools.arguments import Json, StoreFirst, print_lines
+from tools.named_remotes import folder_named
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import bytes_bar, reading_bar
-from tools.status import NO, OK, command, error_json, fail, print_json, status_of, warn
+from tools.status import NO, OK, error_json, exits, fail, print_json, status_of, warn
 from tools.streams import write_output
-from tools.sync import effect
+from tools.sync import effect, refusals
 
 _SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,3})?) ?([kMGT]?B)?")
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -33,7 +35,7 @@ _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _LISTED = 10
 
 
-@command
+@exits(kept="each file that is there is a whole bag or part; a pipe got half a bag, which unpack refuses; pack again")
 def pack_command(
     store: StoreFirst,
     missions: Annotated[
@@ -60,7 +62,7 @@ def pack_command(
         Option(
             "--delta",
             help="Where an object is much like one that the store of --against has, pack the difference. "
-            "Both sides need pip install 'flightbag[remotes]'.",
+            "Both sides need the extra `remotes`.",
         ),
     ] = False,
     as_json: Json = False,
@@ -71,6 +73,7 @@ def pack_command(
     """
     if not output:
         raise Invalid("-o is missing", remedy="give -o FILE, or -o - for standard output")
+    against = None if against is None else folder_named(against, "--against")
     receipt = None if against is None else _receipt(against)
     if delta and (against is None or receipt is not None):
         raise Invalid("--delta needs --against STORE", remedy="give the store that the difference is from")
@@ -89,7 +92,7 @@ def pack_command(
                 with stream as write:
                     write_part(bag, 0, source, write, progress)
     if as_json:
-        print_json(_packed_json(bag, files))
+        print_json(_packed_json(bag, files), refusals(bag.plan))
     else:
         lines = list(_packed(bag, files))
         # Standard output has the bag.
@@ -200,7 +203,10 @@ def _packed_json(bag: Pack, files: list[str]) -> dict[str, Any]:
     }
 
 
-@command
+@exits(
+    kept="objects that were unpacked stay, and a mission appears only with all of its objects; "
+    "the same unpack writes what is missing"
+)
 def unpack_command(
     bags: Annotated[
         list[str],
@@ -215,6 +221,10 @@ def unpack_command(
 
     Example: flightbag unpack bag.tar /media/stick/store
     """
+    target = folder_named(target, "DST")
+    if os.path.isfile(target) and (len(bags) == 1 and not os.path.isfile(bags[0])):
+        text = f"{target} is a file, and the last argument is the store to unpack to"
+        raise Invalid(text, remedy=f"give the bag first: {target} {bags[0]}", path=target)
     outcomes: list[tuple[str, Unpacked | FlightbagError]] = []
     places = " or ".join("standard input" if path == "-" else path for path in (*bags, target))
     with patience(Bound(places, None, as_json=as_json)), reading_bar("unpacking") as progress:
@@ -225,7 +235,9 @@ def unpack_command(
                     outcomes.append((path, unpack(stream, what, target, progress=progress)))
             except FlightbagError as error:
                 # Another part may be whole. A store that takes nothing is the same for all of them.
-                if len(bags) == 1 or isinstance(error, Unavailable):
+                if len(bags) == 1 or (isinstance(error, Unavailable) and error.kind != "missing"):
+                    if as_json:
+                        print_json(_unpacked_json(outcomes))
                     raise
                 outcomes.append((path, error))
     # Of each bag, the outcome that counts: it took effect, or the last part tells what is still to come.
@@ -235,7 +247,7 @@ def unpack_command(
             last[one.head.bag] = one
     errors = [one for _, one in outcomes if isinstance(one, FlightbagError)]
     if as_json:
-        print_json({"bags": [_unpacked_json(path, one) for path, one in outcomes]})
+        print_json(_unpacked_json(outcomes), _findings(outcomes, last.values()))
     else:
         for path, one in outcomes:
             if isinstance(one, Unpacked):
@@ -258,8 +270,12 @@ def _opened(path: str) -> Iterator[BinaryIO]:
     try:
         fd, _ = open_file(path, os.O_RDONLY, follow=True, accept=_is_readable)
     except FileNotFoundError as error:
-        remedy = "check the path; bags come first, then the store"
-        raise NotFound(f"{path} does not exist", remedy=remedy, kind="missing", path=path) from error
+        near = nearest(path)
+        remedy = (
+            f"{f'give {near}, or ' if near else ''}check the path, and that its medium is mounted; bags come first, "
+        )
+        remedy += "then the store"
+        raise Unavailable(f"{path} does not exist", remedy=remedy, kind="missing", path=path) from error
     except OtherType as error:
         text = f"{path}: expected a bag, found a {type_name(error.mode)}"
         raise Invalid(text, remedy="give the files that `flightbag pack` wrote, then the store", path=path) from error
@@ -290,7 +306,22 @@ def _lacking(one: Unpacked) -> Iterator[str]:
         yield f"still to come: {parts} {numbers} of {one.head.parts}; until then no mission of this bag is updated"
 
 
-def _unpacked_json(path: str, one: Unpacked | FlightbagError) -> dict[str, Any]:
+def _findings(outcomes: Sequence[tuple[str, Unpacked | FlightbagError]], last: Iterable[Unpacked]) -> list[Finding]:
+    """Return what is wrong with some of the bags, and what is still to come."""
+    found = [Finding.of(one) for _, one in outcomes if isinstance(one, FlightbagError)]
+    for bag in last:
+        if bag.lacking:
+            found.append(Finding("incomplete-bag", next(_lacking(bag))))
+        if bag.plan is not None:
+            found += refusals(bag.plan)
+    return found
+
+
+def _unpacked_json(outcomes: Sequence[tuple[str, Unpacked | FlightbagError]]) -> dict[str, Any]:
+    return {"bags": [_bag_json(path, one) for path, one in outcomes]}
+
+
+def _bag_json(path: str, one: Unpacked | FlightbagError) -> dict[str, Any]:
     if isinstance(one, FlightbagError):
         return {"path": path, "error": error_json(one)}
     value: dict[str, Any] = {

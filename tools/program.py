@@ -23,11 +23,9 @@ from typing import NoReturn
 import click
 
 from store.errors import FlightbagError, Unavailable
-from tools.printable import printable
-from tools.status import INTERRUPTED, fail, say
+from tools.status import INTERRUPTED, READER_GONE, fail, fail_usage, interrupted_error, print_document
 from tools.streams import OutputLost, discard, empty_streams, flush_streams, open_streams
 
-READER_GONE = 128 + signal.SIGPIPE
 # Open files that a process may have. A store has 256 folders of objects, which stay open; several stores may be open.
 _OPEN_FILES = 16_384
 # New objects after which Python looks for cycles. The tables of a store are large, and have none.
@@ -42,7 +40,7 @@ def run_program(program: click.Command, *, usage: int, could_not_do: int) -> NoR
     _prepare_process()
     try:
         open_streams()
-        status = _status(program, usage)
+        status = status_of_run(program, sys.argv[1:], usage=usage)
         flush_streams()
     except OutputLost as lost:
         status = _output_lost(lost, could_not_do)
@@ -69,20 +67,24 @@ def _prepare_process() -> None:
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
 
 
-def _status(program: click.Command, usage: int) -> int:
+def status_of_run(program: click.Command, args: list[str], *, usage: int) -> int:
+    """Run a program on arguments, and return its status; `usage` is that of a mistake in them."""
+    as_json = "--json" in args
     try:
-        return int(program(standalone_mode=False) or 0)  # --help returns 0
+        # --help returns 0.
+        return int(program.main(args, prog_name=program.name, standalone_mode=False) or 0)
     except SystemExit as end:
         return int(end.code or 0)
     except click.Abort:  # Ctrl-C while a command is loaded
-        say("flightbag: interrupted", sys.stderr)
+        fail(interrupted_error(), as_json=as_json)
+        if as_json:
+            print_document(INTERRUPTED)
         return INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:  # its message is the help text
         error.show()
         return usage
     except click.UsageError as error:
-        # An argument may be a file name of a medium: one line.
-        click.UsageError(printable(error.format_message()), error.ctx).show()
+        fail_usage(error, usage, as_json=as_json)
         return usage
 
 

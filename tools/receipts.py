@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from store.errors import FlightbagError, Invalid
+from store.findings import Finding
 from store.format.manifest import utc
 from store.ground import receipts
 from store.ground.issuing import Keys
@@ -20,7 +21,7 @@ from store.ground.repository import Repository
 from store.takeoff.aircraft import read_key, read_state
 from store.takeoff.mission import Verdict
 from store.trust.keys import PublicKey
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import Json, Store, print_lines
 from tools.parameters import Option
 from tools.patience import Bound, patience
@@ -67,8 +68,8 @@ def run(
             {
                 "verified": [_json(one) for one in shown.verified],
                 "flown": [_json(one) for one in shown.flown],
-                "refused": [{"receipt": name, "why": why} for name, why in shown.refused],
-            }
+            },
+            [Finding("bad-receipt", why, path=name) for name, why in shown.refused],
         )
     else:
         print_lines(_lines(shown, store))
@@ -93,10 +94,10 @@ def _lines(shown: Overview, store: str) -> Iterator[str]:
         unknown = [one for one in rows if not one.whose]
         if rows:
             yield title
-        yield from (f"  {line}" for line in render.table([(one.whose, *tell(one)) for one in known]))
+        yield from (f"  {line}" for line in lines.table([(one.whose, *tell(one)) for one in known]))
         for one in unknown[:_UNKNOWNS]:
             claim = f", says {one.receipt.aircraft}" if one.receipt.aircraft else ""
-            yield f"  UNKNOWN key {_kid(one.receipt)[:16]}{claim}: {'  '.join(tell(one))}"
+            yield f"  UNKNOWN key {lines.short(_kid(one.receipt))}{claim}: {'  '.join(tell(one))}"
         if len(unknown) > _UNKNOWNS:
             yield f"  and {render.many(len(unknown) - _UNKNOWNS, 'more receipt')} of unknown keys (see --json)"
     for _, why in shown.refused[:_UNKNOWNS]:

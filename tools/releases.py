@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Untrusted
+from store.findings import Finding
 from store.format.entries import SEGMENT
 from store.format.host import fit
 from store.format.manifest import ENVELOPE_LIMIT
@@ -20,11 +21,12 @@ from store.ground.repository import Repository
 from store.takeoff.verify import parse_release, read_table
 from store.trust.keys import Signer
 from store.trust.root import TrustRoot
-from tools import keyfiles, render
+from store.values import replace
+from tools import keyfiles, lines, render
 from tools.arguments import Json, OptionalKeys, PassphraseFile, SignerCommand, StoreFirst, print_lines
 from tools.parameters import Argument, Option
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, command, print_json, say
+from tools.status import NO, OK, command, lacks_signatures, print_json, say
 
 ReleaseFile = Annotated[Path, Argument(metavar="FILE", help="The file of the release, to carry.")]
 
@@ -123,10 +125,9 @@ def sign(
     if data != unsigned:
         keyfiles.write_over(file, data)
     if as_json:
-        print_json(
-            _json(data)
-            | {"signatures": count, "threshold": root.release.threshold, "object": str(added) if added else None}
-        )
+        signed = {"signatures": count, "threshold": root.release.threshold, "object": str(added) if added else None}
+        lacking = [] if added is not None or key else [lacks_signatures(count, root.release.threshold)]
+        print_json(_json(data) | signed, lacking)
     elif added is not None:
         say(f"the release {releases.parsed(data)[1].name} is in the store, object {added}")
     else:
@@ -147,8 +148,14 @@ def show(
     Example: flightbag release show winter.release
     """
     if not os.path.isdir(what):
-        return _show(keyfiles.read_file(Path(what), ENVELOPE_LIMIT, "the release"), None, as_json=as_json)
+        data = keyfiles.read_file(Path(what), ENVELOPE_LIMIT, "the release")
+        try:
+            return _show(data, None, as_json=as_json)
+        except (Corrupt, Untrusted) as error:
+            remedy = error.remedy or "give a file that `flightbag release new` wrote"
+            raise error.restated(f"{what} is no release: {error.message}", remedy=remedy) from error
     rows: list[dict[str, Any]] = []
+    findings: list[Finding] = []
     with Repository.open(what) as repository:
         root = repository.trust_root().root
         for name, id_ in releases.listed(repository).items():
@@ -159,12 +166,13 @@ def show(
                 releases.require_standing(repository, parse_release(data, root))
             except FlightbagError as error:
                 row |= {"holds": False, "why": error.message}
+                findings.append(replace(Finding.of(error), information=True))
             rows.append(row)
     if as_json:
-        print_json(rows)
+        print_json({"releases": rows}, findings)
     else:
         print_lines(
-            render.table(
+            lines.table(
                 [
                     (
                         row["name"],
@@ -198,7 +206,7 @@ def _json(data: bytes) -> dict[str, Any]:
 
 def _show(data: bytes, file: Path | None, *, as_json: bool) -> int:
     if as_json:
-        print_json(_json(data))
+        print_json({"releases": [_json(data)]} if file is None else _json(data))
     else:
         print_lines(_lines(releases.parsed(data)[1], data))
         if file is not None:
@@ -210,11 +218,11 @@ def _lines(release: Release, data: bytes, root: TrustRoot | None = None) -> Iter
     """Yield what a release says, and the keys that have signed it, with their names by a trust root. Whether they may
     is not judged here."""
     yield f"release {release.name} for {release.host}, issued {render.when(release.issued_at)}"
-    yield from render.table([(a.kind, a.host, str(a.id)[:12], a.name) for a in release.approvals])
+    yield from lines.table([(a.kind, a.host, lines.short(a.id), a.name) for a in release.approvals])
     kids = releases.parsed(data)[0].kids
     yield render.many(len(kids), "signature")
     for kid in kids:
-        yield f"  {kid.hex()[:16] if root is None else root.key_text(kid)}"
+        yield f"  {lines.short(kid.hex()) if root is None else root.key_text(kid)}"
     yield f"signing code {releases.code_of(data)}"
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from store.errors import Invalid, NoStore
+from store.findings import Finding
 from store.ground.repository import Repository
 from store.ground.sync import SyncPlan, apply_sync, plan_sync
 from store.remotes import bucket_store
@@ -111,6 +112,23 @@ def status_of_verdicts(verdicts: Verdicts) -> int:
         return NO
     failed = verdicts.why and not verdicts.absent
     return UNKNOWN if failed or any(one.unknown for one in verdicts.missions.values()) else OK
+
+
+def findings_of_verdicts(verdicts: Verdicts, target: str) -> list[Finding]:
+    """Return what another machine found wrong in its copy, or could not look at."""
+    found = []
+    if verdicts.why and not verdicts.absent:
+        found.append(Finding("not-verified", verdicts.why, path=target, remedy=_VERIFY, unreadable=True))
+    for mission, one in verdicts.missions.items():
+        if one.unknown or one.wrong:
+            message = (one.wrong or one.against or ("",))[0]
+            remedy = _VERIFY if one.unknown else "sync again with --checksum"
+            found.append(
+                Finding(
+                    "not-verified", message, path=target, remedy=remedy, missions=(mission,), unreadable=one.unknown
+                )
+            )
+    return found
 
 
 def verdicts_json(verdicts: Verdicts) -> dict[str, Any]:

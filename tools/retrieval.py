@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from builders.extras import require_build_extra, require_onboard_extra
 from store.errors import Invalid
+from store.findings import Finding
 from store.takeoff.aircraft import Proving, check, prove
 from store.takeoff.coverage import read_missing
 from store.takeoff.evidence import StoreEvidence
@@ -24,8 +25,8 @@ from tools.arguments import ENV, Json, State, StoreAndMission, Trust, print_line
 from tools.confined import confined
 from tools.parameters import Argument, Option
 from tools.progress import reading_bar, work_bars
-from tools.status import NO, OK, UNKNOWN, command, print_json, say
-from tools.verdicts import print_verdicts
+from tools.status import NO, OK, UNKNOWN, command, print_json, say, status_of_findings
+from tools.verdicts import findings_of, print_verdicts
 
 if TYPE_CHECKING:
     from builders.onboard.measurement import Measurement
@@ -162,11 +163,12 @@ def probe(
         return _no_go(proving.refused, as_json=as_json)
     figures = list(proving.figures)
     if as_json:
-        print_json([{**one.as_json(), "recorded": one.name in proving.held} for one in figures])
+        rows = [{**one.as_json(), "recorded": one.name in proving.held} for one in figures]
+        print_json({"figures": rows}, _findings(figures))
     else:
         print_lines(render.measured(figures))
         print_lines(render.proving(proving, state))
-    return _status(figures)
+    return status_of_findings(_findings(figures))
 
 
 @command
@@ -223,18 +225,21 @@ def quality(
             figures = measure_landmarks(verdict.mission, points, progress)
             figures += measure(verdict.mission, sources, other, sample or SAMPLE, progress)
     if as_json:
-        print_json([one.as_json() for one in figures])
+        print_json({"figures": [one.as_json() for one in figures]}, _findings(figures))
     else:
         print_lines(render.measured(figures))
         print_lines(render.measured_recall(figures, verdict.mission.manifest.quality))
-    return _status(figures)
+    return status_of_findings(_findings(figures))
 
 
-def _status(figures: Sequence[Measurement]) -> int:
-    """Return NO if a figure is too low, UNKNOWN if a signed one was not measured, or in another way, else OK."""
-    if any(one.low for one in figures):
-        return NO
-    return UNKNOWN if any(one.unsure for one in figures) else OK
+def _findings(figures: Sequence[Measurement]) -> Iterator[Finding]:
+    """Yield a finding for each figure that is too low, and for each signed one that was not measured, or in another
+    way."""
+    for one in figures:
+        if one.low:
+            yield Finding("too-low", f"{one.name} is too low", expected=str(one.least), actual=str(one.value))
+        elif one.unsure:
+            yield Finding("not-measured", f"{one.name} was not measured in the signed way", unreadable=True)
 
 
 @contextmanager
@@ -262,7 +267,7 @@ def _evidence(store: str, trust: Path | None, state: str | None) -> Iterator[tup
 
 def _no_go(verdict: Verdict, *, as_json: bool) -> int:
     if as_json:
-        print_json({"go": False, "findings": [finding.as_json() for finding in verdict.findings]})
+        print_json({}, findings_of(verdict))
     else:
         print_verdicts([verdict])
         say("the command stops here: it uses only a mission that is GO")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -30,6 +31,7 @@ app = Commands(
         "init": "tools.cli:init",
         "new": "tools.new:new",
         "plan": "tools.cli:plan",
+        "status": "tools.standing:status",
         "build": "tools.cli:build",
         "ls": "tools.cli:list_missions",
         "show": "tools.cli:show",
@@ -37,6 +39,7 @@ app = Commands(
         "report": "tools.report:run",
         "sync": "tools.sync:run",
         "withdraw": "tools.withdraw:mission",
+        "remove": "tools.removal:remove",
         "fsck": "tools.fsck:run",
         "sign": "tools.takeoff:sign",
         "discard": "tools.takeoff:discard",
@@ -61,6 +64,7 @@ app = Commands(
         "unpack": "tools.packs:unpack_command",
         "example": "tools.example:run",
         "completion": "tools.completion:run",
+        "help": "tools.help:run",
         "keys": Commands(
             "keys",
             {"new": "tools.cli:keys_new", "rewrap": "tools.cli:keys_rewrap", "show": "tools.cli:keys_show"},
@@ -106,6 +110,15 @@ app = Commands(
             help="Enrol an aircraft, and keep what it remembers: its id, its trust root, the missions and flights it "
             "has seen.",
         ),
+        "remote": Commands(
+            "remote",
+            {
+                "add": "tools.named_remotes:add",
+                "ls": "tools.named_remotes:ls",
+                "remove": "tools.named_remotes:remove",
+            },
+            help="Name the places that missions are carried to and from: hosts, buckets, media.",
+        ),
         "engines": Commands(
             "engines",
             {
@@ -134,15 +147,21 @@ app = Commands(
 )
 
 
+def statuses(args: Sequence[str]) -> tuple[int, int]:
+    """Return the statuses for a mistake in the arguments, and for output that cannot be written: those of `store-fsck`
+    for the command `fsck`."""
+    if args[:1] != ["fsck"]:
+        return USAGE, UNKNOWN
+    from tools import fsck
+
+    return fsck.USAGE, fsck.COULD_NOT_CHECK
+
+
 def main() -> None:
-    """Run the program `flightbag`. Its command `fsck` has the statuses of `store-fsck`, also for wrong arguments."""
-    usage, could_not_do = USAGE, UNKNOWN
+    """Run the program `flightbag`."""
+    usage, could_not_do = statuses(sys.argv[1:])
     if "FLIGHTBAG_COMPLETE" in os.environ:
         from tools.completion import answer
 
         run_program(command_of("flightbag", answer), usage=usage, could_not_do=could_not_do)
-    if sys.argv[1:2] == ["fsck"]:
-        from tools import fsck
-
-        usage, could_not_do = fsck.USAGE, fsck.COULD_NOT_CHECK
     run_program(app, usage=usage, could_not_do=could_not_do)

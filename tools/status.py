@@ -1,27 +1,38 @@
-"""Exit statuses, the status that an error stands for, and the printing of text. Scripts may rely on the numbers.
+"""Exit statuses, the status that an error stands for, and what a command prints. Scripts may rely on the numbers.
 
-0  done, or GO
-1  the answer is no: NO-GO, coverage failed, no such mission
-2  wrong arguments or invalid input
-3  unknown: locked, unreadable, disk full, a missing extra, output that cannot be written
-130  interrupted
-141  nobody reads the output (see `program`)
-
-`store-fsck` has statuses of its own (see `fsck`).
+With `--json` a command prints one document (docs/json.md), whatever happens. `print_json` and `fail` give it its parts,
+and `exits` prints it when the command ends: so the status in it is the exit status. Only a command that goes on after
+its result calls `print_document`; from then on nothing changes the status.
 """
 
 from __future__ import annotations
 
 import functools
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, ParamSpec, TextIO
 
+import click
+
 from store.errors import NO_SPACE, FlightbagError, Invalid, Unavailable, no_space
+from store.findings import Finding
+from tools.lines import fitted, shortened
 from tools.printable import printable
 from tools.streams import OutputLost, discard
 
-OK, NO, USAGE, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 130
+OK, NO, USAGE, UNKNOWN, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 128 + signal.SIGINT, 128 + signal.SIGPIPE
+# What each says, for people: docs/commands.md lists them. `store-fsck` has statuses of its own (see `fsck`).
+MEANINGS = {
+    OK: "done, or GO",
+    NO: "the answer is no, for certain: NO-GO, something is damaged or not signed as it must be, a gate was not met, "
+    "there is no such mission",
+    USAGE: "wrong arguments, or an input that breaks a rule: a mission file, a key, a trust root",
+    UNKNOWN: "could not look, or not do it: what was to be looked at (a store, a bag, a proof, an aircraft's state) is "
+    "not there, not mounted, locked or unreadable; a full disk, a missing extra, output that cannot be written",
+    INTERRUPTED: "interrupted",
+    READER_GONE: "nobody reads the output",
+}
 P = ParamSpec("P")
 
 
@@ -32,9 +43,25 @@ def status_of(error: FlightbagError) -> int:
     return UNKNOWN if isinstance(error, Unavailable) else NO
 
 
+def status_of_findings(findings: Iterable[Finding]) -> int:
+    """Return the exit status that findings stand for: NO if one of them is wrong for certain, UNKNOWN if nothing is but
+    something could not be read, OK if all of them are information."""
+    wrong = [finding for finding in findings if not finding.information]
+    if not wrong:
+        return OK
+    return UNKNOWN if all(finding.unreadable for finding in wrong) else NO
+
+
+def lacks_signatures(signatures: int, threshold: int) -> Finding:
+    """Return the finding of a draft that was to be published, and has too few signatures."""
+    text = f"it has {signatures} of {threshold} required signatures"
+    return Finding("threshold", text, remedy="the next key signs")
+
+
 def say(text: str, file: TextIO | None = None) -> None:
-    """Print a line for people: on standard output, or on `file`."""
-    print(printable(text), file=file or sys.stdout)
+    """Print a line for people, as several where it is too wide: on standard output, or on `file`."""
+    for line in fitted(printable(text), file):
+        print(line, file=file or sys.stdout)
 
 
 def warn(*lines: str) -> None:
@@ -47,11 +74,75 @@ def warn(*lines: str) -> None:
         discard(lost.stream)
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON document on standard output, in ASCII."""
+class _Document:
+    """The JSON document of the command that runs: its own fields, its findings and its error. `printed` is the status
+    that it has, None until it is printed; `good` are the statuses of a command that found nothing wrong."""
+
+    def __init__(self, good: Container[int] = (OK,)) -> None:
+        self.fields: Mapping[str, Any] = {}
+        self.findings: list[dict[str, Any]] = []
+        self.error: dict[str, Any] | None = None
+        self.printed: int | None = None
+        self.good = good
+
+
+_document = _Document()
+_ENVELOPE = {"schema", "ok", "status", "findings", "error"}
+
+
+def print_json(fields: Mapping[str, Any], findings: Iterable[Finding] = ()) -> None:
+    """Give the command's JSON document these fields of its own, and these findings. It is printed when the command ends
+    (see `print_document`)."""
+    if taken := _ENVELOPE & fields.keys():
+        raise ValueError(f"the fields {sorted(taken)} are those of the envelope")
+    _document.fields = fields
+    _document.findings += [finding.as_json() for finding in findings]
+
+
+def print_document(status: int, *, command: str = "") -> None:
+    """Print the JSON document on standard output, in ASCII, now. `command` is the name in its schema, by default that
+    of the command that runs."""
     import json  # not above: each start of the program would wait for it
 
-    print(json.dumps(value, indent=2, sort_keys=True, default=str))
+    envelope = {
+        "schema": f"flightbag/{command or command_name()}/1",
+        "ok": status in _document.good,
+        "status": status,
+        "findings": _document.findings,
+    }
+    if _document.error is not None:
+        envelope["error"] = _document.error
+    # Before it is written: a write that fails half-way is followed by no second document.
+    _document.printed = status
+    print(json.dumps({**envelope, **_document.fields}, indent=2, sort_keys=True, default=str))
+    sys.stdout.flush()
+
+
+def command_name(context: click.Context | None = None) -> str:
+    """Return the name of the command that runs, or that a context of click is for, such as `trust show`; the name of
+    the program where no command is named."""
+    context = context or click.get_current_context(silent=True)
+    names: list[str] = []
+    while context is not None and (context.parent is not None or not names):
+        names.append(context.command.name or "")
+        context = context.parent
+    return " ".join(reversed(names)).removeprefix("store-") or "flightbag"
+
+
+def carried_json() -> dict[str, Any]:
+    """Return what `print_json` was given in this process, for `print_carried` in the process that waits for it."""
+    import json
+
+    carried: dict[str, Any] = json.loads(
+        json.dumps({"fields": _document.fields, "findings": _document.findings}, default=str)
+    )
+    return carried
+
+
+def print_carried(carried: Mapping[str, Any]) -> None:
+    """As `print_json`, for what another process was given (`carried_json`)."""
+    _document.fields = carried["fields"]
+    _document.findings += carried["findings"]
 
 
 def error_json(error: FlightbagError) -> dict[str, Any]:
@@ -62,18 +153,30 @@ def error_json(error: FlightbagError) -> dict[str, Any]:
 
 
 def fail(error: FlightbagError, *, as_json: bool) -> None:
-    """Print an error: on standard error for people, and with `as_json` on standard output as a document on one line."""
+    """Print an error on standard error, and with `as_json` give it to the document."""
     if as_json:
-        import json
-
-        print(json.dumps({"type": "error", "error": error_json(error)}, sort_keys=True, default=str))
+        _document.error = error_json(error)
     for message in error.problems or (error.message,):
-        say(f"flightbag: {message}", sys.stderr)
+        say(f"flightbag: {shortened(message)}", sys.stderr)
     if error.remedy:
         first, *more = error.remedy.split("\n")
         say(f"  -> {first}", sys.stderr)
         for line in more:
             say(f"     {line}", sys.stderr)
+
+
+def fail_usage(error: click.UsageError, status: int, *, as_json: bool) -> None:
+    """Print a mistake in the arguments: on standard error, and with `as_json` also as a JSON document."""
+    global _document
+    # An argument may be a file name of a medium: one line.
+    message = printable(error.format_message())
+    click.UsageError(message, error.ctx).show()
+    if as_json:
+        name = command_name(error.ctx)
+        remedy = f"see `{'flightbag ' if name != 'flightbag' else ''}{name} --help`"
+        _document = _Document()
+        _document.error = error_json(Invalid(message, remedy=remedy, kind="usage"))
+        print_document(status, command=name)
 
 
 def _exhausted(error: MemoryError | RecursionError) -> Unavailable:
@@ -89,14 +192,21 @@ def _exhausted(error: MemoryError | RecursionError) -> Unavailable:
     )
 
 
-def _defect(unknown: int) -> int:
-    """Print the traceback of the error that is being handled, and return the status of an error of the program."""
+def _defect() -> Unavailable:
+    """Print the traceback of the error that is being handled, and return the error of the program that it is."""
     import traceback  # not above: only errors need it, and each start of the program would wait for it
 
     say("flightbag: an error of this program; a report of it needs these lines:", sys.stderr)
     for line in traceback.format_exc().split("\n"):
         say(f"  | {line}".rstrip(), sys.stderr)  # no message of an exception begins a line of ours
-    return unknown
+    return Unavailable(
+        "an error of this program", remedy="report it, with the lines on standard error", kind="program-error"
+    )
+
+
+def interrupted_error(kept: str = "") -> Unavailable:
+    """Return the error of a command that was interrupted; `kept` says what is left of its work, and what to do."""
+    return Unavailable("interrupted", remedy=kept, kind="interrupted")
 
 
 def exits(
@@ -104,39 +214,54 @@ def exits(
     error_status: Callable[[FlightbagError], int] = status_of,
     unknown: int = UNKNOWN,
     interrupted: int = INTERRUPTED,
+    kept: str = "",
+    good: Container[int] = (OK,),
 ) -> Callable[[Callable[P, int]], Callable[P, None]]:
-    """Return a decorator that makes a command of a function that returns its status: every error becomes a status.
+    """Return a decorator that makes a command of a function that returns its status: every error becomes a status, and
+    with the keyword `as_json` the command prints one JSON document.
 
-    `error_status` gives the status of a FlightbagError, `unknown` is the status of an error of the program itself.
+    `error_status` gives the status of a FlightbagError, `unknown` is the status of an error of the program itself;
+    `kept` says what is left of the work of a long command that was interrupted, and what to do; `good` are the statuses
+    that say that nothing is wrong.
     """
 
     def decorate(function: Callable[P, int]) -> Callable[P, None]:
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            global _document
+            _document = _Document(good)
+            as_json = bool(kwargs.get("as_json"))
             try:
                 status = function(*args, **kwargs)
                 sys.stdout.flush()
             except FlightbagError as error:
-                fail(error, as_json=bool(kwargs.get("as_json")))
+                fail(error, as_json=as_json)
                 status = error_status(error)
             except (MemoryError, RecursionError) as error:
                 exhausted = _exhausted(error)
-                fail(exhausted, as_json=bool(kwargs.get("as_json")))
+                fail(exhausted, as_json=as_json)
                 status = error_status(exhausted)
             except OutputLost:  # `program` ends the process
                 raise
             except OSError as error:
                 if error.errno not in NO_SPACE:
-                    status = _defect(unknown)
+                    _document.error = error_json(_defect())
+                    status = unknown
                 else:
                     full = no_space(str(error.filename or ""), error.errno)
-                    fail(full, as_json=bool(kwargs.get("as_json")))
+                    fail(full, as_json=as_json)
                     status = error_status(full)
             except KeyboardInterrupt:
-                say("flightbag: interrupted", sys.stderr)
+                fail(interrupted_error(kept), as_json=as_json)
                 status = interrupted
             except Exception:  # noqa: BLE001 - an error of the program is "unknown", never Python's 1, which means "no"
-                status = _defect(unknown)
+                _document.error = error_json(_defect())
+                status = unknown
+            if as_json:
+                if _document.printed is None:
+                    print_document(status)
+                else:
+                    status = _document.printed
             raise SystemExit(status)
 
         return run

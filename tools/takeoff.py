@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from builders.extras import require_build_extra
 from store.disk.layout import store_above
 from store.disk.media import Media
-from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Untrusted
+from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable, Untrusted
 from store.format.host import require_host_class
 from store.format.ids import ObjectId
 from store.format.manifest import ENVELOPE_LIMIT
@@ -25,7 +25,7 @@ from store.takeoff.mission import Binding, Opened, OperatorCheck, Verdict
 from store.takeoff.proof import PROOF_LIMIT, Proof, prove
 from store.takeoff.verify import open_mission, verify_mission
 from store.trust.root import MAX_STEPS, SignedRoot
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import (
     ENV,
     DropCache,
@@ -48,8 +48,8 @@ from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import is_shown, reading_bar
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, UNKNOWN, command, print_json, say
-from tools.verdicts import print_verdicts
+from tools.status import NO, OK, UNKNOWN, command, exits, lacks_signatures, print_document, print_json, say
+from tools.verdicts import findings_of, print_verdicts
 
 if TYPE_CHECKING:
     from store.ground.issuing import Review
@@ -94,11 +94,12 @@ def sign(
         print_json(
             {"mission": mission, "manifest": str(outcome.manifest) if outcome.manifest else None}
             | {"sequence": issue.sequence, "signatures": outcome.signatures, "threshold": outcome.threshold}
-            | {"valid_from": issue.valid_from, "expires_at": issue.expires_at, "signing_code": outcome.signing_code}
+            | {"valid_from": issue.valid_from, "expires_at": issue.expires_at, "signing_code": outcome.signing_code},
+            () if outcome.manifest or key else [lacks_signatures(outcome.signatures, outcome.threshold)],
         )
         return OK if outcome.manifest or key else NO
     if outcome.manifest is not None:
-        say(f"published {mission}, sequence {issue.sequence}, manifest {outcome.manifest}")
+        say(f"published {mission}, sequence {issue.sequence}, manifest {lines.short(outcome.manifest)}")
     else:
         say(f"{mission} is still a draft, with {outcome.signatures} of {outcome.threshold} signatures")
     say(f"valid: {render.validity(issue.valid_from, issue.expires_at, now)}")
@@ -127,7 +128,7 @@ def discard(
     return OK
 
 
-@command
+@exits(kept="there is no verdict, which is no GO; verify again")
 def verify(
     store_and_mission: Annotated[
         list[str] | None,
@@ -238,16 +239,17 @@ def verify(
             missions = _missions(evidence, mission)
             _expect(evidence, missions, pinned)
             verdicts = [verify_mission(evidence, one, pinned, binding, operator) for one in missions]
+    no_go = [verdict for verdict in verdicts if not verdict.go]
+    status = OK if not no_go else UNKNOWN if all(verdict.unknown for verdict in no_go) else NO
     if as_json:
-        value = {"go": all(verdict.go for verdict in verdicts), "missions": [_verdict_json(v) for v in verdicts]}
-        print_json(value if at is None else {**value, "at": moment(at)})
+        value = {"missions": [_verdict_json(one) for one in verdicts], "at": None if at is None else moment(at)}
+        print_json(value, [finding for one in verdicts for finding in findings_of(one)])
+        print_document(status)  # no verdict waits for its receipt
     else:
         if at is not None:
             say(f"the verdict at {render.when(moment(at))}; this is not a clearance")
         print_verdicts(verdicts, past=at is not None)
-    no_go = [verdict for verdict in verdicts if not verdict.go]
-    status = OK if not no_go else UNKNOWN if all(verdict.unknown for verdict in no_go) else NO
-    answered(status)  # no verdict waits for its receipt
+    answered(status)
     if state is not None:
         from tools.receipts import after_check
 
@@ -325,7 +327,6 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         "not_judged": list(verdict.not_judged),
         "judged_at": verdict.judged_at,
         "from_medium": verdict.from_medium,
-        "findings": [finding.as_json() for finding in verdict.findings],
     }
     if verdict.mission is not None:
         coverage = verdict.mission.manifest.coverage
@@ -408,6 +409,10 @@ def check_proof(
     with Media(folder) as media:
         try:
             media.digest(entry.id, entry.size, name=name)
+        except NotFound as error:
+            remedy = "check the path; if it lies on a medium, mount it"
+            text = f"{object_} does not exist"
+            raise Unavailable(text, remedy=remedy, kind="missing", path=str(object_)) from error
         except Corrupt as error:
             raise error.restated(f"{object_} is not {entry.name}: {error.message}") from error
     if as_json:
@@ -430,6 +435,10 @@ def _parsed(path: Path, other: Path) -> Proof:
     """Return the proof in a file. Raise Corrupt for other bytes, and Invalid where `other` is the file of a proof."""
     try:
         return Proof.parse(keyfiles.read_file(path, PROOF_LIMIT, "the proof"))
+    except Invalid as error:
+        if error.kind != "missing":
+            raise
+        raise Unavailable(error.message, remedy=error.remedy, kind="missing", path=str(path)) from error
     except Corrupt as error:
         if _is_proof(other):
             text = f"{path} is not a proof, and {other} is one"

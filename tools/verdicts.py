@@ -6,19 +6,20 @@ Elsewhere it is the same line alone. The word tells, never the colour.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
+from store.findings import Finding
 from store.takeoff.mission import Verdict
+from store.values import replace
 from tools import render
 from tools.arguments import print_lines
+from tools.lines import colours, columns_of, fitted
 from tools.printable import printable
 from tools.status import say
 from tools.streams import write_controls
 
 _GREEN, _RED, _PLAIN = "\x1b[1;32m", "\x1b[1;31m", "\x1b[0m"
-_MOST_COLUMNS = 78
 
 
 def print_verdicts(verdicts: Sequence[Verdict], *, past: bool = False) -> None:
@@ -32,12 +33,17 @@ def print_verdicts(verdicts: Sequence[Verdict], *, past: bool = False) -> None:
         _announce(render.summary(verdicts, past=past), good=all(one.go for one in verdicts), past=past)
 
 
+def findings_of(verdict: Verdict) -> list[Finding]:
+    """Return the findings of a verdict, each with its mission: a list of findings may be about several."""
+    return [replace(finding, missions=(verdict.mission_id,)) for finding in verdict.findings]
+
+
 def _announce(line: str, *, good: bool, past: bool) -> None:
     if past or not sys.stdout.isatty():
         say(line)
         return
-    colour = "" if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else _GREEN if good else _RED
-    text = printable(line)
-    rule = "=" * min(len(text), _MOST_COLUMNS)
-    for each in (rule, text, rule):
+    colour = "" if not colours() else _GREEN if good else _RED
+    texts = fitted(printable(line))
+    rule = "=" * max(map(columns_of, texts))
+    for each in (rule, *texts, rule):
         write_controls(f"{colour}{each}{_PLAIN if colour else ''}\n")

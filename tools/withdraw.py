@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from store.errors import FlightbagError, Invalid, NotFound
+from store.findings import Finding
 from store.format.withdrawal import Withdrawal, of_mission
 from store.ground import withdrawals
 from store.ground.issuing import Keys
@@ -14,7 +15,7 @@ from store.ground.repository import Repository
 from store.ground.withdrawals import Outcome, Pending
 from store.trust.keys import Signer
 from store.trust.root import TrustRoot
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import (
     ENV,
     Json,
@@ -138,9 +139,10 @@ def _run(
     else:
         outcome = withdrawals.sign_draft(repository, name, approve, now=now, expect=expect)
     if as_json:
+        pending, state = _json(outcome.pending), "in_effect" if outcome.in_effect else "draft"
         print_json(
-            _json(outcome.pending)
-            | {"in_effect": outcome.in_effect, "signatures": outcome.signatures, "threshold": outcome.threshold}
+            {"in_effect": None, "draft": None, state: pending, "signing_code": outcome.pending.signing_code}
+            | {"signatures": outcome.signatures, "threshold": outcome.threshold}
         )
     else:
         if reason is not None:  # else the review has shown it
@@ -160,7 +162,7 @@ def _outcome(outcome: Outcome, again: str) -> Iterator[str]:
 
 
 def _lines(pending: Pending) -> Iterator[str]:
-    yield from render.table(
+    yield from lines.table(
         [
             ("withdraws", _subject(pending.value)),
             ("reason", pending.value.reason),
@@ -173,7 +175,7 @@ def _lines(pending: Pending) -> Iterator[str]:
 def _subject(value: Withdrawal) -> str:
     if value.mission:
         return f"mission {value.mission}, up to sequence {value.sequence} of epoch {value.epoch}"
-    return f"release {value.release.hex()}"
+    return f"release {lines.short(value.release.hex())}"
 
 
 def _json(pending: Pending) -> dict[str, Any]:
@@ -228,7 +230,7 @@ def _show(repository: Repository, name: str, again: str, *, as_json: bool) -> in
             kind="missing",
         )
     if as_json:
-        print_json(shown)
+        print_json(shown, [Finding("bad-withdrawal", one["why"]) for one in states if one["why"]])
     return OK if not any(one["why"] for one in states) else NO
 
 

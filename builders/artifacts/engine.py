@@ -304,6 +304,14 @@ def card_of(repository: Repository, task: EngineTask, objects: StoredObjects) ->
     return card
 
 
+def judge(context: BuildContext, task: EngineTask, card: Card) -> None:
+    """Raise Refused where the engine of a card is further from its source than the mission file allows now."""
+    with context.about(f"backbones[{task.spec.backbone}]"):
+        require_tolerance(card.check, context.tolerance(task.spec.precision))
+        if task.spec.reference is not None:
+            require_author(card.check.author, context.tolerance)
+
+
 def explained(context: BuildContext, name: str, host: str | None = None, progress: Progress = silent) -> EngineTask:
     """Return the engine of one backbone for the target with this class, which may be None where the backbone has one
     engine, with its key. Raise Invalid for a backbone or class that the mission file lacks."""
@@ -523,7 +531,7 @@ class EngineBuilder:
                 raise Unavailable(
                     what, remedy="free some space in the store", path=error.filename, errno=error.errno
                 ) from error
-        self.judge(task, engine.card)
+        judge(self.context, task, engine.card)
         return engine
 
     def present(self, task: EngineTask) -> BuiltEngine | None:
@@ -562,14 +570,7 @@ class EngineBuilder:
         for target in task.targets:
             if lacking := fit(target.host, card.need).lacking:
                 raise failure("wrong-host", f"the engine needs {' and '.join(lacking)}, which {target.host} has not")
-        self.judge(task, card)
-
-    def judge(self, task: EngineTask, card: Card) -> None:
-        """Raise Refused where the engine is further from its source than the mission file allows now."""
-        with self.context.about(f"backbones[{task.spec.backbone}]"):
-            require_tolerance(card.check, self.context.tolerance(task.spec.precision))
-            if task.spec.reference is not None:
-                require_author(card.check.author, self.context.tolerance)
+        judge(self.context, task, card)
 
     def _build(self, task: EngineTask, quantised: ObjectId | None) -> BuiltEngine:
         """Compile, check and insert the engine, behind its key's lock."""

@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, TextIO, TypeVar
 
 from builders.engines.failures import failure
 from store.errors import FlightbagError, Unavailable
+from store.installation import install_remedy
 
 # Names that some supported versions lack -> the first version that has them.
 SINCE: Mapping[str, str] = {
@@ -81,8 +82,13 @@ class Product:
     library: str
     majors: tuple[str, ...]
     extra: str
-    remedy: str
+    where: str
     paired: bool = False
+
+    @property
+    def remedy(self) -> str:
+        """How the product is installed, and where that can be done."""
+        return install_remedy(self.extra) + self.where
 
 
 TENSORRT = Product(
@@ -91,7 +97,7 @@ TENSORRT = Product(
     "libnvinfer.so",
     ("10", "11"),
     "tensorrt",
-    "pip install 'flightbag[tensorrt]'; on a Jetson, TensorRT and its Python module come with JetPack",
+    "; on a Jetson, TensorRT and its Python module come with JetPack",
 )
 RTX = Product(
     "TensorRT for RTX",
@@ -99,7 +105,7 @@ RTX = Product(
     "libtensorrt_rtx.so",
     ("1",),
     "tensorrt-rtx",
-    "pip install 'flightbag[tensorrt-rtx]' on an x86_64 machine",
+    " on an x86_64 machine",
     paired=True,
 )
 
@@ -145,7 +151,7 @@ def import_cuda(product: Product = TENSORRT) -> Any:
             return importlib.import_module(name)
     raise Unavailable(
         "the Python module of the CUDA runtime is not installed",
-        remedy=f"pip install 'flightbag[{product.extra}]'",
+        remedy=install_remedy(product.extra),
         library="cuda-bindings",
         extra=product.extra,
     )

@@ -29,15 +29,15 @@ FRAME = Tile(16, 14717, 23045)
 _MISSION = """\
 [mission]
 id = "{name}"
-flight = "2026-11-23-01"                    # a flight is flown once
+flight = "2026-11-23-01"      # a flight is flown once
 aircraft = ["uav-07"]
 takeoff = {{ lat = 47.0201, lon = -99.1602, alt_m = 480.0 }}
 area = {{ bbox = {bbox} }}   # west, south, east, north
-sector = "stable_rear"                      # or "active_conflict"
-valid_for = "72h"                           # from the moment of signing
+sector = "stable_rear"        # or "active_conflict"
+valid_for = "72h"             # from the moment of signing
 
 [target]
-host = "auto"                               # the class of this computer; name that of the aircraft
+host = "auto"                 # the class of this computer; give the aircraft's
 
 [[tiles]]
 source = "terrain.mbtiles"
@@ -58,7 +58,7 @@ output = "descriptor"
 dtype = "float16"
 preprocess = {{ resize = [64, 64], colour = "RGB", scale = "0..1" }}
 
-[quality]                                   # below this recall, nothing is published
+[quality]                     # below this recall, nothing is published
 recall_at_1 = 0.8
 recall_at_5 = 0.9
 

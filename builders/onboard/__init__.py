@@ -1,6 +1,6 @@
 """What a flight computer imports beside `store`: the engine that flies, the search in the map, the probe.
 
-    pip install 'flightbag[onboard]'
+It needs the extra `onboard`.
 
     >>> import store
     >>> from builders import onboard

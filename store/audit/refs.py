@@ -14,7 +14,7 @@ from store.disk import log
 from store.disk.droppings import is_dropping
 from store.disk.layout import BAGS, DRAFTS, ORDERS, PINS, RECEIPTS, RESULTS, ROOT_FILE, TOML, WITHDRAWN
 from store.disk.locks import HOLDER_LIMIT
-from store.disk.media import Media
+from store.disk.media import Media, object_path
 from store.disk.quarantine import present
 from store.errors import Corrupt, FlightbagError, NotFound
 from store.findings import Finding
@@ -229,8 +229,18 @@ class Refs:
                 self.collector.add_stray(f"missions/{name}")
         if names is not None:
             # A log line comes before its ref: a single line may be the rest of a publication that was cut short.
-            self.holds.update((name, False) for name, moves in self.history.moves.items() if len(moves) > 1)
-            for name in sorted(self.history.moves.keys() - self.holds.keys()):
+            # None at all: it was taken out of the store.
+            lines = {name: count for name, count in self.history.lines.items() if count}
+            for name in sorted(name for name in self.holds if self.history.is_removed(name)):
+                text = (
+                    f"mission {name} was removed by the log and has a ref: its removal was cut short, or a copy of the "
+                    "store brought it back"
+                )
+                remedy = f"run `flightbag remove` again to take it out, or build it to keep it: {name}"
+                path = self.media.absolute(f"missions/{name}")
+                self.collector.add_note(Finding("bad-ref", text, path=path, remedy=remedy))
+            self.holds.update((name, False) for name, count in lines.items() if count > 1)
+            for name in sorted(lines.keys() - self.holds.keys()):
                 text = f"mission {name} is in the log and has no ref: its publication was cut short, or the ref is lost"
                 remedy = "run store-fsck --repair, which restores the ref if this store or one given by --from is whole"
                 path = self.media.absolute(f"missions/{name}")
@@ -439,6 +449,13 @@ class Refs:
             for id_ in ids[:KEEP_LAST]:
                 if id_ != current and id_ not in self.pending:
                     self.earlier_one(mission, id_)
+        for mission, manifest_id in sorted(self.history.removed.items()):
+            if present(self.media, object_path(manifest_id)):
+                self.needs.append(Need(log.LOG, [(manifest_id, UNKNOWN)]))
+            else:
+                text = f"the manifest {manifest_id} of the removed mission {mission}, after which its sequence goes on"
+                self.collector.add_incomplete(log.LOG, text)
+                self.collector.damaged[manifest_id] = ENVELOPE_LIMIT
 
     def earlier_one(self, mission: str, id_: ObjectId) -> None:
         """Collect the need of an earlier manifest."""

@@ -37,7 +37,7 @@ PART = re.compile(rf"{LOG}\.[1-{MAX_PARTS}]")
 FIRST = "0" * 64
 # The events that move a ref; their facts are mission, manifest and sequence.
 MOVES = ("published", "received", "rolled-back")
-EVENTS = (*MOVES, "signed", "rotated", "ordered", "withdrawn", "repaired", "collected")
+EVENTS = (*MOVES, "removed", "signed", "rotated", "ordered", "withdrawn", "repaired", "collected")
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,20 +40,24 @@ class EvidenceAsOf(StoreEvidence):
     def _history(self) -> LogHistory:
         return LogHistory.of(self._events)
 
+    @cached_property
+    def _then(self) -> LogHistory:
+        return LogHistory.of(event for event in self._events if event.at <= self._at)
+
     def _moves(self, mission: str) -> tuple[RefMove, ...]:
-        return tuple(move for move in self._history.published(mission) if move.at <= self._at)
+        return () if self._then.is_removed(mission) else self._then.published(mission)
 
     def missions(self) -> list[str]:
         """Return the ids of the missions that had been published by then, ascending."""
-        return sorted(mission for mission in self._history.moves if self._moves(mission))
+        return sorted(self._then.missions())
 
     def ref(self, mission: str) -> bytes:
         """Return the ref that the mission had then. Raise NotFound if it had none."""
         moves = self._moves(mission)
         if not moves:
-            other = instead_of(mission, self.missions())
+            other, gone = instead_of(mission, self.missions()), self._then.is_removed(mission)
             raise NotFound(
-                f"by the log, no mission {mission} was published by then",
+                f"by the log, mission {mission} {'had been removed' if gone else 'was not published'} by then",
                 remedy=(f"{other}, or " if other else "")
                 + "ask about a later time; `flightbag log` lists the times of publication",
                 kind="missing",

@@ -1,9 +1,9 @@
 """Collection: objects that nothing needs go to the trash and, after the grace time, are deleted for good.
 
 A collection keeps the closures of all current missions, of the last manifests of each mission by the log, of drafts, of
-releases, of orders, of results and of pins. Another object goes only if it is older than the grace time, by the later
-of its ctime and its insertion. The collection holds the store alone (decision 0006): no transaction is under way that
-could rely on an object that goes.
+releases, of orders, of results and of pins, and of a mission that was removed its last manifest. Another object goes
+only if it is older than the grace time, by the later of its ctime and its insertion. The collection holds the store
+alone (decision 0006): no transaction is under way that could rely on an object that goes.
 
 A manifest, draft or pin that cannot be read might need any object, so it refuses the collection.
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import time
 from calendar import timegm
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -101,8 +101,8 @@ def plan_gc(
     Raise Refused if a manifest, draft or pin is missing or damaged, or if a thing among the missions is not a mission;
     Unavailable if all these failures are failures to read; Corrupt for a log with a damaged line.
     """
-    named = LogHistory.of(log.events(repository.media)).retained
-    needs = _marked(repository, named, keep_last)
+    history = LogHistory.of(log.events(repository.media))
+    named, needs = history.retained, kept_needs(repository, history, keep_last)
     trash: list[tuple[ObjectId, int]] = []
     kept_named: set[ObjectId] = set()
     counts = dict.fromkeys(("kept", "kept_bytes", "young", "young_bytes"), 0)
@@ -154,18 +154,20 @@ def collect(
     keep_last: int = KEEP_LAST,
     empty: bool = False,
     wait: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> GcPlan:
     """Plan and apply a collection alone with the store, and return the plan. It is durable on return.
 
-    Raise as `plan_gc` and `writing` do.
+    `progress` gets the kind of work, and how many things were done now and are to be done in all. Raise as `plan_gc`
+    and `writing` do.
     """
     with writing(repository, alone=True, wait=wait) as writer:
         plan = plan_gc(repository, writer.index.rows, now=now, grace=grace, keep_last=keep_last, empty=empty)
-        _apply(plan, writer, now)
+        _apply(plan, writer, now, progress or (lambda *_: None))
     return plan
 
 
-def _apply(plan: GcPlan, writer: Writer, now: float) -> None:
+def _apply(plan: GcPlan, writer: Writer, now: float, progress: Callable[[str, int, int], None]) -> None:
     repository = writer.repository
     media, disk = repository.media, repository.disk
     if plan.trash or plan.manifests:
@@ -193,9 +195,11 @@ def _apply(plan: GcPlan, writer: Writer, now: float) -> None:
             disk.sync_directory(folder)
             disk.sync_directory(media.absolute(f"objects/{first:02x}"))
             writer.index.commit(gone=ids)
+            progress("moving to the trash", len(ids), len(plan.trash))
     for one in plan.folders:
         media.directory(one.path)  # raises if a link leads elsewhere
         remove_tree(disk, media.absolute(one.path))
+        progress("deleting", one.things, sum(each.things for each in plan.folders))
     for where in sorted({os.path.dirname(one.path) for one in plan.folders}):
         disk.sync_directory(media.absolute(where))
 
@@ -220,8 +224,11 @@ def _is_due(name: str, now: float, grace: float) -> bool:
         return False  # an audit reports the name
 
 
-def _marked(repository: Repository, named: Mapping[str, Sequence[ObjectId]], keep_last: int) -> list[Need]:
-    """Return the needs of everything that must stay. Raise Refused or Unavailable with every need that is unknown."""
+def kept_needs(
+    repository: Repository, history: LogHistory, keep_last: int = KEEP_LAST, *, without: str = ""
+) -> list[Need]:
+    """Return the needs of everything that must stay, as if the mission `without` were not there. Raise Refused or
+    Unavailable with every need that is unknown."""
     media = repository.media
     log_name = next((name for name in log.files(media) if present(media, name)), log.LOG)
     for name in ("missions", log_name):
@@ -242,9 +249,12 @@ def _marked(repository: Repository, named: Mapping[str, Sequence[ObjectId]], kee
             wrong.append(error.restated(f"{holder}: {error.message}"))
 
     for mission in media.names_if_there("missions"):
-        mark(f"missions/{mission}", partial(_current, repository, mission))
-    for mission, ids in named.items():
-        for id_ in ids[:keep_last]:
+        if mission != without:
+            mark(f"missions/{mission}", partial(_current, repository, mission))
+    for mission, manifest in history.removed.items():
+        mark(f"the log of {mission}", partial(_removed, repository, manifest))
+    for mission, ids in history.retained.items():
+        for id_ in ids[:keep_last] if mission != without else ():
             mark(f"the log of {mission}", partial(need_of_stored, log.LOG, id_, repository.evidence))
     for name in media.names_if_there(DRAFTS):
         if WITHDRAWAL.fullmatch(name):
@@ -290,6 +300,11 @@ def _current(repository: Repository, mission: str) -> Need:
     if not MISSION_ID.fullmatch(mission):
         raise Corrupt(f"{holder} is not the ref of a mission", kind="stray", path=repository.media.absolute(holder))
     return current_need(repository, mission)
+
+
+def _removed(repository: Repository, manifest: ObjectId) -> Need:
+    """Return the need of a removed mission: its last manifest, after whose sequence the next one comes."""
+    return Need(log.LOG, [(manifest, repository.media.stamp(object_path(manifest)).size)])
 
 
 def _draft(repository: Repository, holder: str) -> Need:

@@ -124,7 +124,9 @@ def last_issued(repository: Repository, mission: str) -> Opened | None:
 
     last = valid(lambda: repository.current(mission))
     if last is None:
-        for move in reversed(LogHistory.of(events(repository.media)).published(mission)):
+        history = LogHistory.of(events(repository.media))
+        # A mission that was taken out begins anew, whether its objects are still there or not.
+        for move in () if history.is_removed(mission) else reversed(history.published(mission)):
             last = valid(partial(repository.opened, move.manifest, "a manifest of the log"))
             if last is not None:
                 break
@@ -140,13 +142,15 @@ def highest_issued(repository: Repository, mission: str) -> tuple[int, int]:
     chain = [repository.first_trust_root().root]
     chain += [SignedRoot.parse(repository.evidence.root_file(version)).root for version in _later(repository)]
     keys = {key for root in chain for key in root.mission.keys}
-    ids = [move.manifest for move in LogHistory.of(claims(repository.media)).published(mission)]
+    history = LogHistory.of(claims(repository.media))
+    ids = [move.manifest for move in history.published(mission)]
     with suppress(FlightbagError):
         current = ref_id(repository.evidence.ref(mission))
         # A line after that of the ref is from a publication that was cut short: no aircraft has seen its manifest.
         ids = [*ids[: len(ids) - ids[::-1].index(current)], current] if current in ids else [*ids, current]
     highest = (0, 0)
-    for id_ in set(ids[-_LATEST_READ:]):
+    removed = (history.removed[mission],) if mission in history.removed else ()
+    for id_ in {*ids[-_LATEST_READ:], *removed}:
         with suppress(FlightbagError):
             envelope = Envelope.parse(repository.evidence.object(id_, ENVELOPE_LIMIT), CONTENT_TYPE, PAYLOAD_LIMIT)
             if count_signers(envelope, chain[0].aad(AAD_LABEL), keys):

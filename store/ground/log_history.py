@@ -38,7 +38,8 @@ class LogHistory:
     `retained` lists the manifests that were current for each mission, the newest first, each once, without those that
     a collection has given up since. `rotations` has the trust roots by version. `newest_root` is the highest version
     that a line names, also the line of a repair that had to begin the log again; 0 without one. `drafts` gives, for a
-    (mission, sequence), the event that its draft was signed for.
+    (mission, sequence), the event that its draft was signed for. `removed` has the last manifest of each mission that
+    was taken out of the store and not published here since; `lines` counts the moves of a mission's ref after that.
     """
 
     moves: Mapping[str, tuple[RefMove, ...]]
@@ -46,6 +47,8 @@ class LogHistory:
     rotations: Mapping[int, Rotation]
     newest_root: int
     drafts: Mapping[tuple[str, int], str]
+    removed: Mapping[str, ObjectId]
+    lines: Mapping[str, int]
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> LogHistory:
@@ -54,6 +57,8 @@ class LogHistory:
         retained: dict[str, dict[ObjectId, None]] = {}
         rotations: dict[int, Rotation] = {}
         drafts: dict[tuple[str, int], str] = {}
+        removed: dict[str, ObjectId] = {}
+        lines: dict[str, int] = {}
         newest_root = 0
         for event in events:
             for mission, manifest in _refs_moved(event):
@@ -61,6 +66,12 @@ class LogHistory:
                 ids = retained.setdefault(mission, {})
                 ids.pop(manifest, None)
                 ids[manifest] = None
+                lines[mission] = lines.get(mission, 0) + 1
+                if event.event in ("published", "rolled-back"):
+                    removed.pop(mission, None)  # the new sequence is after that of the manifest that was removed
+            for mission, manifest in _removed(event):
+                retained.pop(mission, None)
+                removed[mission], lines[mission] = manifest, 0
             for manifest in _given_up(event):
                 for ids in retained.values():
                     ids.pop(manifest, None)
@@ -81,6 +92,8 @@ class LogHistory:
             rotations,
             newest_root,
             drafts,
+            removed,
+            lines,
         )
 
     def published(self, mission: str) -> tuple[RefMove, ...]:
@@ -91,8 +104,12 @@ class LogHistory:
         return tuple(move for move in self.moves.get(mission, ()) if move.event in MOVES)
 
     def missions(self) -> list[str]:
-        """Return the missions with at least one such move, in the order of the log."""
-        return [mission for mission in self.moves if self.published(mission)]
+        """Return the missions with at least one such move that were not taken out since, in the order of the log."""
+        return [mission for mission in self.moves if self.published(mission) and not self.is_removed(mission)]
+
+    def is_removed(self, mission: str) -> bool:
+        """Return whether a mission was taken out of the store, and nothing has brought it back."""
+        return self.lines.get(mission) == 0
 
 
 def _refs_moved(event: Event) -> Iterable[tuple[str, ObjectId]]:
@@ -103,6 +120,13 @@ def _refs_moved(event: Event) -> Iterable[tuple[str, ObjectId]]:
     refs = event.facts.get("refs") if event.event == "repaired" else None
     pairs = refs.items() if type(refs) is dict else ()
     return tuple((mission, ObjectId.parse(text)) for mission, text in pairs if type(text) is str and is_hex(text))
+
+
+def _removed(event: Event) -> Iterable[tuple[str, ObjectId]]:
+    """The mission that an event takes out, with its manifest."""
+    mission, text = event.facts.get("mission"), event.facts.get("manifest")
+    taken = event.event == "removed" and type(mission) is str and type(text) is str and is_hex(text)
+    return ((str(mission), ObjectId.parse(str(text))),) if taken else ()
 
 
 def _given_up(event: Event) -> Iterable[ObjectId]:

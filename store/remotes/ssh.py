@@ -266,7 +266,8 @@ class Ssh:
                 return Verdicts({}, f"flightbag is not installed on {self.place.host}", absent=True)
             said = _start_of(errors).strip().splitlines()
         try:
-            verdicts = {one["mission"]: _verdict(one) for one in json.loads(answer)["missions"]}
+            said_there = json.loads(answer)
+            verdicts = {one["mission"]: _verdict(one, said_there["findings"]) for one in said_there["missions"]}
             return Verdicts({mission: verdicts[mission] for mission in missions})
         except (ValueError, LookupError, TypeError, RecursionError):
             return Verdicts({}, f"flightbag there ended with status {status}: {(said or ['no answer'])[-1][:200]}")
@@ -441,9 +442,10 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
             process.stdout.close()
 
 
-def _verdict(value: Any) -> FarVerdict:
+def _verdict(value: Any, all_findings: Any) -> FarVerdict:
     """Return the verdict of one mission as `flightbag verify --json` prints it. Raise as a look-up does."""
-    findings = [(str(one["step"]), str(one["message"])) for one in value["findings"]]
+    of_mission = [one for one in all_findings if value["mission"] in one["missions"]]
+    findings = [(str(one["step"]), str(one["message"])) for one in of_mission]
     if type(value["go"]) is not bool or value["go"] != (not findings):
         raise ValueError("a verdict contradicts its findings")
     return FarVerdict(

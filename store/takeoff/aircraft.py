@@ -41,6 +41,7 @@ from store.disk.durable import Disk, replace_file
 from store.disk.layout import KEY, OF_STATE, SLOTS, TOML, open_store, store_above
 from store.disk.locks import exclusive
 from store.disk.media import Media
+from store.disk.opening import nearest
 from store.disk.staging import list_names
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable, Untrusted
 from store.findings import COPY_AGAIN, Finding
@@ -79,7 +80,10 @@ _ENROL_AGAIN = (
     "slots remember, and forgets everything else that it has accepted and flown"
 )
 _NEW_KEY = "have an operator enrol the aircraft again (flightbag aircraft enrol --again), which makes a new key"
-_ENROL_ONCE = "check the path of the state; a new aircraft is enrolled once, with `flightbag aircraft enrol`"
+_ENROL_ONCE = (
+    "check the path of the state, and that its disk is mounted; a new aircraft is enrolled once, with "
+    "`flightbag aircraft enrol`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,7 @@ class StoredState:
 def read_state(folder: str | os.PathLike[str]) -> StoredState:
     """Return the state of an aircraft. Write nothing.
 
-    Raise NotFound if the folder has no state, Corrupt if the state is damaged beyond doubt, Unavailable if it cannot be
-    read.
+    Raise Corrupt if the state is damaged beyond doubt, Unavailable if there is none (`no-state`) or it cannot be read.
     """
     try:
         with Media(folder) as media:
@@ -192,11 +195,14 @@ def _parsed(data: bytes) -> AircraftState | None:
         return None
 
 
-def _no_state(path: str) -> NotFound:
+def _no_state(path: str) -> Unavailable:
+    # Nobody can tell a state that was deleted from one on a disk that is not mounted.
     remedy = _ENROL_ONCE
     if os.path.lexists(os.path.join(path, TOML)):
         remedy = "it is a store: give the folder of the aircraft's state, and the store before it"
-    return NotFound(f"{path} has no aircraft state", remedy=remedy, kind="no-state", path=path)
+    elif (near := nearest(path)) and not os.path.lexists(path):
+        remedy = f"give {near}, or {remedy}"
+    return Unavailable(f"{path} has no aircraft state", remedy=remedy, kind="no-state", path=path)
 
 
 def _bad_state(path: str, why: str) -> Corrupt:

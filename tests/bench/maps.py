@@ -269,7 +269,7 @@ def command(*args: str) -> dict[str, Any]:
     if ran.status:
         raise SystemExit(f"{args[0]} ended with {ran.status}: {ran.out[-2000:]} {ran.err[-2000:]}")
     said = ran.json if "--json" in args else {}
-    kept = {key: said[key] for key in ("outcome", "table", "entries", "go", "figures") if key in said}
+    kept = {key: said[key] for key in ("outcome", "table", "entries", "ok", "figures") if key in said}
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {**kept, "peak_mb": peak_mb(), "core_seconds": sum(one.ru_utime + one.ru_stime for one in spent)}
 

@@ -97,7 +97,7 @@ def is_running_the_network(pid: int) -> bool:
 def is_as_before(desk: Desk) -> None:
     """Nothing goes on, nothing is locked, nothing is published, and the store is whole."""
     wait_for(lambda: not workers(desk), "a worker goes on")
-    assert flightbag("ls", desk.store, "--json").json == []
+    assert flightbag("ls", desk.store, "--json").json["missions"] == []
     assert flightbag("fsck", desk.store, "--full").status == 0
     from builders.example.backbone import write_backbone
 
@@ -172,7 +172,7 @@ def test_a_model_that_does_not_end_on_calibration_tiles_is_bounded(desk: Desk) -
     for words in (("build",), ("engines", "build")):
         ran = flightbag(*words, mission, "--store", desk.store, "--json")
         assert ran.status == 3
-        error = ran.json["error"] if len(words) == 1 else ran.json[0]["error"]
+        error = ran.json["error"] if len(words) == 1 else ran.json["engines"][0]["error"]
         assert (error["kind"], "timeout_s" in error["remedy"]) == ("timed-out", True)
         assert "embedder.onnx" in error["message"]
 

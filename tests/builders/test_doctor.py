@@ -19,6 +19,7 @@ from builders.libraries import Library
 from store.disk import medium as medium_module
 from store.disk.layout import open_store
 from store.errors import Unavailable
+from store.installation import install_remedy
 from tests.support.field import Desk
 from tests.support.release import REPOSITORY
 
@@ -53,7 +54,7 @@ def test_each_extra_is_installed_absent_or_wrong() -> None:
         "extra build",
         "problem",
         "plans and builds missions: onnxruntime 1.20.1, must be < 2, >= 1.22",
-        "pip install 'flightbag[build]'",
+        install_remedy("build"),
     )
     found = extras(blake3="1.0.4")
     assert (found["base"].state, found["extra onboard"].state) == ("problem", "note")

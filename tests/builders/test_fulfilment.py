@@ -96,12 +96,12 @@ def _ordered(
     assert "this machine does not make the engine" in planned.out
     assert "a build fails: `flightbag engines order`" in planned.out
     refused = flightbag("engines", "build", mission, "--store", desk.store, "--json")
-    assert (refused.status, refused.json[0]["error"]["kind"]) == (1, "wrong-host")
-    assert "engines order" in refused.json[0]["error"]["remedy"]
+    assert (refused.status, refused.json["engines"][0]["error"]["kind"]) == (1, "wrong-host")
+    assert "engines order" in refused.json["engines"][0]["error"]["remedy"]
     ran = flightbag("engines", "order", mission, "--store", desk.store, "--json")
-    assert (ran.status, ran.json[0]["outcome"]) == (0, "ordered"), ran.err
+    assert (ran.status, ran.json["orders"][0]["outcome"]) == (0, "ordered"), ran.err
     again = flightbag("engines", "order", mission, "--store", desk.store, "--json")
-    assert again.json[0]["outcome"] == "already ordered"
+    assert again.json["orders"][0]["outcome"] == "already ordered"
     patch.undo()
     return desk
 
@@ -195,18 +195,18 @@ def test_an_engine_is_ordered_made_where_it_flies_accepted_and_flown(
     assert (listed.returncode, listed.stdout.startswith("open  embedder")) == (0, True), listed.stderr
     made = on_a_device(tmp_path / "without", "engines", "fulfil", stick, "--key", desk.folder / "orin.key", "--json")
     assert made.returncode == 0, made.stdout + made.stderr
-    (row,) = json.loads(made.stdout)
+    (row,) = json.loads(made.stdout)["orders"]
     assert (row["state"], row["figures"]["fidelity/embedder"] > 999_900) == ("fulfilled", True)
     assert audit(stick).errors is False
     again = on_a_device(tmp_path / "without", "engines", "fulfil", stick, "--key", desk.folder / "orin.key", "--json")
-    assert json.loads(again.stdout)[0]["state"] == "fulfilled before"
+    assert json.loads(again.stdout)["orders"][0]["state"] == "fulfilled before"
 
     patch = elsewhere()
     assert desk.build(mission).status == 1, "nothing is accepted yet"
     taken = flightbag("engines", "accept", desk.store, "--from", stick, "--json")
-    assert (taken.status, taken.json[0]["outcome"]) == (0, "accepted"), taken.out
+    assert (taken.status, taken.json["results"][0]["outcome"]) == (0, "accepted"), taken.out
     ran = flightbag("engines", "order", mission, "--store", desk.store, "--json")
-    ordered = ran.json[0]
+    ordered = ran.json["orders"][0]
     assert ordered["outcome"] == "not needed", ordered["why"]
     assert "engine equals map" not in flightbag("plan", mission, "--store", desk.store).out, "a device has measured it"
     report = desk.built(mission)
@@ -232,14 +232,14 @@ def test_missions_that_share_an_engine_share_its_order_and_its_result(
     def order(mission: Path) -> str:
         ran = flightbag("engines", "order", mission, "--store", desk.store, "--json")
         assert ran.status == 0, ran.err
-        return str(ran.json[0]["outcome"])
+        return str(ran.json["orders"][0]["outcome"])
 
     def trip(count: int) -> None:
         patches.pop().undo()
         assert len(fulfilled(desk).figures) == count
         patches.append(elsewhere())
         ran = flightbag("engines", "accept", desk.store, "--from", desk.store, "--json")
-        assert ran.json[0]["outcome"] == "accepted", ran.out
+        assert ran.json["results"][0]["outcome"] == "accepted", ran.out
 
     patches = [elsewhere()]
     # The second is ordered before the first is made, the third after both are.
@@ -307,13 +307,13 @@ def test_an_engine_of_tensorrt_is_made_where_the_library_is(
     path.write_text(path.read_text().replace('backend = "onnxruntime"', 'backend = "tensorrt"'))
     patch = elsewhere()
     ran = flightbag("engines", "order", path, "--store", desk.store, "--json")
-    assert (ran.status, ran.json[0]["outcome"]) == (0, "ordered"), ran.err
+    assert (ran.status, ran.json["orders"][0]["outcome"]) == (0, "ordered"), ran.err
     patch.undo()
     monkeypatch.syspath_prepend(str(FAKE))
     for name in ("DRIVER_FILE", "L4T_FILE"):
         monkeypatch.setattr(tensorrt_host, name, getattr(tensorrt_host, name))
     with Repository.open(desk.store) as repository:
-        key = BuildKey.parse(ran.json[0]["key"])
+        key = BuildKey.parse(ran.json["orders"][0]["key"])
         become(monkeypatch)
         try:
             (offer,) = (one for one in offers(repository) if one.key == key)

@@ -34,16 +34,16 @@ def device() -> Callable[..., Any]:
 def order(desk: Desk, mission: Path) -> dict[str, Any]:
     ran = flightbag("engines", "order", mission, "--store", desk.store, "--json")
     assert ran.status == 0, ran.err
-    one: dict[str, Any] = ran.json[0]
+    one: dict[str, Any] = ran.json["orders"][0]
     return one
 
 
 def made(desk: Desk, stick: Path, device: Callable[..., Any]) -> dict[str, Any]:
     """Carry the order to the device and the result back."""
     assert flightbag("sync", desk.store, stick).status == 0
-    (row,) = device("engines", "fulfil", stick, "--key", desk.folder / "orin.key")
+    (row,) = device("engines", "fulfil", stick, "--key", desk.folder / "orin.key")["orders"]
     taken = flightbag("engines", "accept", desk.store, "--from", stick, "--json")
-    assert (taken.status, taken.json[0]["outcome"]) == (0, "accepted"), taken.out
+    assert (taken.status, taken.json["results"][0]["outcome"]) == (0, "accepted"), taken.out
     found: dict[str, Any] = row
     return found
 
@@ -56,7 +56,7 @@ def test_with_another_version_of_the_library(desk: Desk, tmp_path: Path, device:
     stick = tmp_path / "stick"
 
     assert order(desk, mission)["outcome"] == "ordered"
-    assert flightbag("engines", "fulfil", desk.store, "--json").json[0]["state"] == "not for this machine"
+    assert flightbag("engines", "fulfil", desk.store, "--json").json["orders"][0]["state"] == "not for this machine"
     assert made(desk, stick, device)["state"] == "fulfilled"
     assert order(desk, mission)["outcome"] == "not needed"
     desk.built(mission)
@@ -78,4 +78,4 @@ def test_with_another_version_of_the_library(desk: Desk, tmp_path: Path, device:
     aircraft = tmp_path / "aircraft"
     assert flightbag("sync", desk.store, aircraft).status == 0
     verdict = device("verify", aircraft, "left", "--trust", desk.root, "--host", host)
-    assert verdict["go"] is True, verdict
+    assert verdict["ok"] is True, verdict

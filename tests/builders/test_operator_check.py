@@ -139,10 +139,10 @@ def test_tiles_that_cannot_be_read_are_no_go(built: Desk, monkeypatch: pytest.Mo
         holder.communicate()
     assert (step, kind) == ("G", "unreadable")
     assert "terrain.mbtiles cannot be read" in message
-    assert (ran.status, ran.json["go"]) == (3, False)
+    assert (ran.status, ran.json["ok"]) == (3, False)
     [mission] = ran.json["missions"]
     assert mission["could_not_look"]
-    assert [one["step"] for one in mission["findings"]] == ["G"]
+    assert [one["step"] for one in ran.json["findings"]] == ["G"]
 
 
 @pytest.mark.parametrize("lost", ["descriptors/embedder/14", "descriptors/embedder/15", "descriptors/"])

@@ -38,7 +38,7 @@ def test_builds_signs_and_verifies(desk: Desk) -> None:
     assert report["coverage"]["tiles"] == sum(len(tiles_of_bbox(e7(LEFT), zoom)) for zoom in ZOOMS)
     assert all(artifact["seconds"] is not None for artifact in report["artifacts"])
     ran = desk.verify(None, "--aircraft", "uav-07")
-    assert (ran.status, ran.json["go"]) == (0, True)
+    assert (ran.status, ran.json["ok"]) == (0, True)
     (verdict,) = ran.json["missions"]
     # The area has few tiles: no recall is measured, and nobody takes that for a good one. What the tests write to may
     # be no medium that is known, and the verdict says so too.
@@ -161,7 +161,7 @@ def test_an_undecodable_tile_fails_the_build_also_when_its_shard_is_reused(desk:
         ran = desk.build(mission)
         assert ran.status == 1
         assert [m["tile"] for m in ran.json["coverage"]["missing"]] == [str(tiles[5])]
-    assert flightbag("ls", desk.store, "--json").json == []
+    assert flightbag("ls", desk.store, "--json").json["missions"] == []
 
 
 def test_an_undecodable_tile_outside_the_area_is_left_out(desk: Desk) -> None:
@@ -253,7 +253,7 @@ def test_a_killed_build_is_finished_by_the_next(desk: Desk, staged: int) -> None
     )
     assert build.returncode == -signal.SIGKILL
     assert (desk.store / "tmp").is_dir()
-    assert flightbag("ls", desk.store, "--json").json == [], "it was killed before it could publish"
+    assert flightbag("ls", desk.store, "--json").json["missions"] == [], "it was killed before it could publish"
     assert desk.built(mission)["outcome"] == "built"
     assert desk.verify().status == 0
     with Media(desk.store) as media:

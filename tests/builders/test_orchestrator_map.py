@@ -141,7 +141,7 @@ def test_at_least_publishes_a_signed_list(desk: Desk, holed: dict[str, str]) -> 
     mission = desk.write_mission("left", more=f"[coverage]\nat_least = {enough:.6f}")
     report = desk.built(mission)
     assert {one["tile"]: one["reason"] for one in report["coverage"]["missing"]} == holed
-    assert desk.verify().json["go"] is True
+    assert desk.verify().json["ok"] is True
     with Repository.open(desk.store) as repository:
         opened = repository.current("left")
         entry = opened.table.find("coverage/missing.cbor")
@@ -399,7 +399,7 @@ def test_views_are_shared_by_missions(desk: Desk, view: str) -> None:
     both = shards[0].keys() & shards[1].keys()
     assert both
     assert all(shards[0][name] == shards[1][name] for name in both)
-    assert desk.verify(None, "--tiles", desk.folder / "terrain.mbtiles").json["go"] is True
+    assert desk.verify(None, "--tiles", desk.folder / "terrain.mbtiles").json["ok"] is True
     with Repository.open(desk.store) as repository:
         entry = next(e for e in repository.current("left").table.entries if e.kind == "descriptors")
         shard = read_shard(bytes(repository.evidence.bytes_of(entry.id, entry.size)))
@@ -447,7 +447,7 @@ def test_the_gate_measures_and_signs(desk: Desk) -> None:
     tiles = desk.folder / "terrain.mbtiles"
     ran = flightbag("quality", desk.store, "left", "--trust", desk.root, "--tiles", tiles, "--json")
     assert ran.status == 0, ran.out + ran.err
-    measured = {one["name"]: one for one in ran.json}
+    measured = {one["name"]: one for one in ran.json["figures"]}
     for figure in signed:
         if figure.name.startswith(("recall", "sampled", "self")):
             assert measured[figure.name]["value"] == figure.value
@@ -557,7 +557,7 @@ def test_other_imagery_is_asked_with(desk: Desk) -> None:
     assert whole.status == 0, whole.out + whole.err
     without = flightbag(*command)
     assert without.status == 3
-    assert [one["name"] for one in without.json if one["value"] is None] == [
+    assert [one["name"] for one in without.json["figures"] if one["value"] is None] == [
         f"recall@{k}/embedder/against" for k in (1, 5)
     ]
     set_tile(desk.folder / "same.mbtiles", area_tiles(14)[1], None)
@@ -574,7 +574,7 @@ def test_probe_repeats_the_fidelity(desk: Desk) -> None:
     report = desk.built(desk.write_mission("left"))
     ran = flightbag("probe", desk.store, "left", "--trust", desk.root, "--json")
     assert ran.status == 0, ran.out + ran.err
-    (one,) = ran.json
+    (one,) = ran.json["figures"]
     assert one["name"] == "fidelity/embedder"
     assert one["value"] == next(f["value"] for f in report["figures"] if f["name"] == one["name"])
     assert one["value"] >= 999_000
@@ -779,7 +779,7 @@ def test_sets_of_one_backbone_are_measured_each_in_its_own_way(desk: Desk) -> No
     ran = flightbag("probe", desk.store, "left", "--trust", desk.root, "--json")
     assert ran.status == 0, ran.out
     fidelity = {name: value for name, value in figures.items() if name.startswith("fidelity")}
-    assert {one["name"]: one["value"] for one in ran.json} == fidelity
+    assert {one["name"]: one["value"] for one in ran.json["figures"]} == fidelity
     assert figures["self@1/embedder"] == figures["self@1/wide"] == 10**6
 
 
@@ -826,10 +826,10 @@ inputs = { image = { shape = ["N", 3, 64, 64], min = 1, opt = 8, max = 32 } }
     command = ("--trust", desk.root, "--json")
     ran = flightbag("quality", desk.store, "left", "--tiles", desk.folder / "terrain.mbtiles", *command)
     assert ran.status == 0, ran.out + ran.err
-    assert all(one["same_recipe"] for one in ran.json)
+    assert all(one["same_recipe"] for one in ran.json["figures"])
     probed = flightbag("probe", desk.store, "left", *command)
     assert probed.status == 0, probed.out
-    assert probed.json[0]["same_recipe"] is True
+    assert probed.json["figures"][0]["same_recipe"] is True
 
 
 def test_a_map_with_nothing_in_it_is_not_published(desk: Desk) -> None:
@@ -980,4 +980,4 @@ def test_a_map_of_any_arithmetic_has_rows_of_its_own_and_says_so(desk: Desk) -> 
     line = "the map of embedder is described by any device, in any precision"
     assert line in flightbag("show", desk.store, "left").out.splitlines()
     assert desk.built(mission)["outcome"] == "unchanged"
-    assert desk.verify(None, "left").json["go"] is True
+    assert desk.verify(None, "left").json["ok"] is True

@@ -70,7 +70,7 @@ def test_a_map_by_openvino_has_keys_of_its_own_and_rows_like_the_cpus(desk: Desk
     assert np.allclose(rows.descriptors, others.descriptors, atol=2e-3)
     shown = flightbag("show", desk.store, "left").out
     assert f"the map of embedder is described by {other['meta']['numeric']}\n" in shown
-    assert json.loads(there("verify", desk.store, "left", "--trust", desk.root, "--json").stdout)["go"] is True
+    assert json.loads(there("verify", desk.store, "left", "--trust", desk.root, "--json").stdout)["ok"] is True
     assert built(desk, mission)["outcome"] == "unchanged"
 
 

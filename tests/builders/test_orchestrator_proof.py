@@ -222,7 +222,7 @@ def kinds(desk: Desk, store: Path, *more: object) -> list[str]:
     ran = flightbag("verify", store, "left", *more, "--json")
     (verdict,) = ran.json["missions"]
     assert ran.status == (0 if verdict["go"] else 1)
-    return [finding["kind"] for finding in verdict["findings"]]
+    return [finding["kind"] for finding in ran.json["findings"]]
 
 
 def test_the_whole_way(desk: Desk) -> None:
@@ -243,6 +243,8 @@ def test_the_whole_way(desk: Desk) -> None:
     edit(mission, ("[target]", f"[target]\n{ABOARD}"))
     text = flightbag("build", mission, "--store", desk.store, "--key", desk.key)
     assert text.status == 0, text.out + text.err
+    said = desk.built(mission)
+    assert ("unproven", True) in [(one["kind"], one["information"]) for one in said["findings"]]
     assert "UNPROVEN: engine equals map/embedder" in text.out
     report, payload = prepared(desk, mission)
     assert (report.outcome, payload) == ("unchanged", None)
@@ -273,7 +275,7 @@ def test_the_whole_way(desk: Desk) -> None:
     # Aboard, by the library that the engine is for.
     main = "from tools.start import main; main()"
     probed = runtimes.python(VERSION, "-c", main, "probe", str(stick), "left", "--state", str(state), "--json")
-    (figure,) = json.loads(probed)
+    (figure,) = json.loads(probed)["figures"]
     assert (figure["recorded"], figure["signed"], figure["holds"]) == (True, None, True)
     assert figure["value"] >= figure["least"]
     assert read_state(state).state.missions == {}, "a probe accepts nothing"

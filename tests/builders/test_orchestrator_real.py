@@ -68,7 +68,7 @@ def test_the_mission_of_the_issue(ridge: tuple[Desk, dict[str, Any]], real: dict
     }
     assert report["rows"] == 462
     assert flightbag("sync", desk.store, desk.folder / "aircraft").status == 0
-    assert desk.verify(desk.folder / "aircraft", "--aircraft", "uav-07").json["go"] is True
+    assert desk.verify(desk.folder / "aircraft", "--aircraft", "uav-07").json["ok"] is True
 
     before = listing(desk.store, without=("index", "lock"))
     assert desk.built(mission)["outcome"] == "unchanged"
@@ -81,7 +81,7 @@ def test_the_mission_of_the_issue(ridge: tuple[Desk, dict[str, Any]], real: dict
     assert {m["reason"] for m in missing} == {"absent"}
     assert all(m["tile"].startswith("15/") for m in missing)
     assert listing(desk.store, without=("index", "lock")) == before
-    assert desk.verify().json["go"] is True
+    assert desk.verify().json["ok"] is True
 
 
 def test_overlapping_missions_build_shared_things_once(desk: Desk, real: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ def mission(desk: Desk, *changes: tuple[str, str], host: str = ORIN) -> Path:
 def ordered(desk: Desk, path: Path) -> tuple[OrderReport, Order]:
     ran = flightbag("engines", "order", path, "--store", desk.store, "--json")
     assert ran.status == 0, ran.err
-    report = OrderReport(**ran.json[0])
+    report = OrderReport(**ran.json["orders"][0])
     assert report.outcome == "ordered", report.why
     with Repository.open(desk.store) as repository:
         order = the_order(repository)
@@ -123,7 +123,7 @@ def test_weights_in_a_file_of_their_own_come_along(desk: Desk, tmp_path: Path) -
 
 def test_an_engine_that_is_made_here_is_not_ordered(desk: Desk) -> None:
     ran = flightbag("engines", "order", mission(desk, host="auto"), "--store", desk.store, "--json")
-    assert (ran.status, ran.json[0]["outcome"], ran.json[0]["why"]) == (0, "not needed", "")
+    assert (ran.status, ran.json["orders"][0]["outcome"], ran.json["orders"][0]["why"]) == (0, "not needed", "")
     assert not (desk.store / "orders").exists()
 
 

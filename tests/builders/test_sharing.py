@@ -160,7 +160,7 @@ class TestTwoStations:
         assert report["cache"]["misses"] == report["cache"]["pushed"] == 0
         assert (report["cache"]["refused"], report["cache"]["down"]) == ({}, None)
         assert report["cache"]["bytes"] > 0
-        assert second.verify().json["go"]
+        assert second.verify().json["ok"]
         assert flightbag("fsck", second.store, "--full").status == 0
         first = given.folder.parent / "first"
         same = [flightbag("show", one, "left", "--json").json["identity"] for one in (first / "ground", second.store)]
@@ -396,7 +396,7 @@ class TestTheKeys:
         assert (alone.status, "--builder-key needs --shared-cache" in alone.err) == (2, True)
         for place in ("crew@hangar:cache", second.store):
             assert build(second, place).status == 2
-        assert flightbag("ls", second.store, "--json").json == []
+        assert flightbag("ls", second.store, "--json").json["missions"] == []
 
     def test_what_a_revoked_key_signed_counts_no_more_even_where_it_was_taken(
         self, second: Desk, tmp_path: Path

@@ -36,7 +36,7 @@ def test_the_second_of_two_stations_builds_nothing(
     assert (made(ran.json), ran.json["embedded"]) == ([], 0)
     assert (cache["hits"], cache["misses"], cache["refused"]) == (report["pushed"], 0, {})
     assert cache["bytes"] == report["pushed_bytes"]
-    assert second.verify().json["go"]
+    assert second.verify().json["ok"]
     # A server that goes changes nothing but the report.
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     other = second.write_mission("left", **{**SMALL, "zooms": (15,)})

@@ -574,7 +574,7 @@ KINDS: dict[str, tuple[str, bool, Check]] = {
     "probe": ("probes", True, _ROWS),
     "index": ("indexes", True, _INDEX),
     "coverage": ("coverage", False, fields({"missing": number(1, 2**40)})),
-    "file": ("files", False, fields({})),
+    "file": ("files", False, fields({}, {"origin": text("outside")})),
 }
 
 

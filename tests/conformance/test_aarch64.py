@@ -74,7 +74,7 @@ def test_a_changed_byte_is_no_go_there(carried: Desk, tmp_path: Path) -> None:
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 1]))
     verdict = ran("base", FLIGHTBAG, "verify", changed, "--trust", carried.root, "--json", status=1)
-    kinds = {finding["kind"] for finding in json.loads(verdict)["missions"][0]["findings"]}
+    kinds = {finding["kind"] for finding in json.loads(verdict)["findings"]}
     assert kinds == {"bit-flip"}
 
 

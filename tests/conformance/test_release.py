@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -107,9 +109,17 @@ def test_each_machine_that_flies_has_its_wheels(registry: None, tmp_path: Path, 
     release.uv("pip", "install", "--dry-run", "--require-hashes", *options, "--requirement", lock)
 
 
-def test_the_wheel_has_the_same_bytes_wherever_and_whenever_it_is_built(registry: None, tmp_path: Path) -> None:
+def test_wheel_and_sdist_have_the_same_bytes_wherever_and_whenever_they_are_built(
+    registry: None, tmp_path: Path
+) -> None:
+    """Also the wheel that is built from the tree, and not from the sdist."""
     built = []
-    for name, mask, zone in (("here", 0o022, "UTC"), ("in/another folder", 0o077, "Asia/Kathmandu")):
+    places = (
+        ("here", 0o022, "UTC", ()),
+        ("in/another folder", 0o077, "Asia/Kathmandu", ()),
+        ("wheel", 0o027, "UTC", ("--wheel",)),
+    )
+    for name, mask, zone, kinds in places:
         tree, into = tmp_path / name, tmp_path / f"{name}.dist"
         tree.mkdir(parents=True)
         with pytest.MonkeyPatch.context() as patch:
@@ -119,10 +129,14 @@ def test_the_wheel_has_the_same_bytes_wherever_and_whenever_it_is_built(registry
                 epoch = release.committed(tree)
                 for path in tree.rglob("*"):
                     os.utime(path, (time.time() - len(built), time.time()))
-                built.append(release.build_wheel(tree, into, epoch).read_bytes())
+                release.build(tree, into, epoch, *kinds)
+                built.append({path.name: path.read_bytes() for path in into.iterdir()})
             finally:
                 os.umask(before)
     assert built[0] == built[1]
+    assert [name.rsplit(".", 1)[1] for name in sorted(built[0])] == ["whl", "gz"]
+    assert built[2].items() <= built[0].items()
+    assert len(built[2]) == 1
 
 
 def test_a_release_is_the_same_each_time(dist: Path, tmp_path: Path) -> None:
@@ -130,6 +144,26 @@ def test_a_release_is_the_same_each_time(dist: Path, tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
         path.name: path.read_bytes() for path in dist.iterdir()
     }
+
+
+def test_the_wheel_says_what_it_is(dist: Path) -> None:
+    [wheel] = dist.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        [name] = [one for one in files.namelist() if one.endswith(".dist-info/METADATA")]
+        said = email.message_from_string(files.read(name).decode())
+        assert any(one.endswith("/LICENSE") for one in files.namelist())
+        tops = {one.split("/")[0] for one in files.namelist()}
+    assert tops == {"store", "builders", "tools", name.split("/")[0]}
+    assert (said["Name"], said["Version"]) == ("flightbag", PROJECT["project"]["version"])
+    assert said["License-Expression"] == "Apache-2.0"
+    assert said["Description-Content-Type"] == "text/markdown"
+    assert said.get_payload().startswith("# Flightbag\n")
+    assert said["Keywords"]
+    assert said["Requires-Python"] == ">=3.10"
+    named = {one.removeprefix("Programming Language :: Python :: ") for one in said.get_all("Classifier")}
+    assert {*PYTHONS} - {"3.14"} <= named  # which is not run as a whole yet
+    assert "3.14" not in named
+    assert said.get_all("Project-URL") is None, "each is a public address of this repository, and of nobody else"
 
 
 @pytest.mark.parametrize(("name", "suffix"), [("onboard", ""), ("onboard-3.10", "-python3.10")])

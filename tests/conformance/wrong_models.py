@@ -42,7 +42,7 @@ def verdict(desk: Desk, mission: Path, *changes: tuple[str, str]) -> str:
             return f"{value['error'].get('kind') or 'invalid'} at build"
         low = [figure["name"].partition("/")[0] for figure in value["figures"] if figure["value"] < figure["least"]]
         return f"not published: {', '.join(low)} too low"
-    return "GO" if desk.verify().json["go"] else "NO-GO"
+    return "GO" if desk.verify().json["ok"] else "NO-GO"
 
 
 def built(folder: Path, change: Callable[[onnx.ModelProto], None], *changes: tuple[str, str]) -> str:

@@ -41,7 +41,7 @@ def _verdict(ran: Ran) -> str:
     if "missions" not in ran.json:
         return f"refused: {ran.json['error']['message']}"
     (one,) = ran.json["missions"]
-    kinds = ", ".join(sorted({finding["kind"] for finding in one["findings"]}))
+    kinds = ", ".join(sorted({finding["kind"] for finding in ran.json["findings"]}))
     unjudged = [re.sub(r"engines/\S+", "its engine", text) for text in one["not_judged"] if "names no version" in text]
     return (f"GO, not judged: {'; '.join(unjudged)}" if unjudged else "GO") if one["go"] else f"NO-GO {kinds}"
 

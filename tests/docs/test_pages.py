@@ -18,11 +18,13 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 from PIL import Image
 
 from builders.engines import onnxruntime as onnxruntime_backend
 from builders.engines.onnxruntime import OnnxRuntimeBackend
-from tests.support.commands import flightbag
+from tests.support.commands import BIN, Ran, flightbag
+from tests.support.documents import check
 from tests.support.here import confine_here
 from tests.support.pages import LANGUAGES, PAGES, PROGRAMS, Block, Machine, Reader, blocks, steps
 from tests.support.release import REPOSITORY
@@ -251,6 +253,14 @@ def test_onboard(desk: Path) -> None:
     assert reader.names["report"].outcome == "unchanged"
 
 
+def test_json(desk: Path, here: pytest.MonkeyPatch) -> None:
+    here.setenv("PATH", str(BIN), prepend=os.pathsep)
+    (example,) = (block for block in blocks(REPOSITORY / "docs/json.md") if block.language == "text")
+    check("verify", Ran(3, example.text, ""))
+    reader = read("json.md", desk)
+    assert reader.names["go"] == ["ridge"]
+
+
 def test_audit(desk: Path) -> None:
     assert flightbag("sync", "ground", desk / "stick-1/store").status == 0
     read("audit.md", desk)
@@ -291,6 +301,25 @@ def test_every_block_has_a_language(page: Path) -> None:
     for block in blocks(page):
         assert block.language in LANGUAGES, block
         assert block.language != "text" or not re.match(r"(\w*\$ |flightbag )", block.text) or page == README, block
+
+
+def test_support_lists_each_extra_with_the_packages_that_it_brings() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.+) \| .+ \|$", (REPOSITORY / "docs/support.md").read_text(), re.MULTILINE)
+    assert sorted(name for name, _ in rows) == sorted({*EXTRAS} - {"dev"})
+    shown = {"tensorrt": "TensorRT", "tensorrt-rtx-cu13-bindings": "TensorRT", "tensorrt-rtx-cu13-libs": "TensorRT"}
+    for name, brings in rows:
+        wanted = {Requirement(one).name for one in EXTRAS[name]} - {"flightbag"}
+        # The one that `onboard` brings is wanted in a newer version.
+        wanted -= {"onnxruntime"} if name == "build" else set()
+        assert [one for one in wanted if shown.get(one, one) not in brings] == [], name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_a_terminal_shows_every_line_of_a_block(page: Path) -> None:
+    """A drawing in `mermaid` is not read as text."""
+    for block in blocks(page):
+        if block.language != "mermaid":
+            assert [line for line in block.text.splitlines() if len(line) > 80] == [], block
 
 
 def test_every_page_is_reached_from_readme() -> None:

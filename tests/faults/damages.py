@@ -5,7 +5,6 @@ A case says what is done, the kind of the one finding that it must be, and the m
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -272,8 +271,7 @@ def mended_by_command(name: str, folder: Path) -> list[str]:
         audit = flightbag("fsck", store, "--full", "--json", env=environment)
         if listing(store) != before:
             wrong.append("the audit wrote into the store")
-        lines = [json.loads(line) for line in audit.out.splitlines()]
-        kinds = names_of(case, (line["kind"] for line in lines if line["type"] == "finding"))
+        kinds = names_of(case, (finding["kind"] for finding in audit.json["findings"]))
         if kinds != [case.kind]:
             wrong.append(f"named {kinds}, not {case.kind}")
         status = 0 if case.information else 8 if case.kind == "unreadable" else 4

@@ -115,7 +115,7 @@ def _wrong(desk: Desk, mission: Path) -> list[str]:
         wrong.append(f"fsck: {audit.out}")
     try:
         out, _ = start(desk, mission).communicate(timeout=_HELD_S)
-        report = json.loads(out)
+        report = json.loads(out)["engines"]
     except (subprocess.TimeoutExpired, ValueError) as error:
         return [*wrong, f"the next build does not end: {error}"]
     actions = [one["action"] for one in report]
@@ -156,7 +156,7 @@ def race(processes: int, keys: int) -> tuple[dict[str, int], list[str]]:
         report: list[dict[str, Any]] = []
         for process in running:
             out, _ = process.communicate()
-            report += (mine := json.loads(out))
+            report += (mine := json.loads(out)["engines"])
             for one in mine:
                 built[one["key"]] = built.get(one["key"], 0) + (one["action"] == "built")
                 if one["action"] == "failed":

@@ -28,6 +28,7 @@ from store.ground import releases
 from store.ground.gc import collect, pin, unpin
 from store.ground.history import rollback
 from store.ground.issuing import issue, issuing, sign_draft
+from store.ground.removal import remove
 from store.ground.repository import Repository
 from store.ground.sync import apply_sync, plan_sync
 from store.ground.trust_chain import rotate
@@ -246,6 +247,23 @@ def _pin_and_unpin(folder: Path, disk: Disk) -> None:
         unpin(repository, "first")
 
 
+def _remove(folder: Path, disk: Disk) -> None:
+    """Take South out, and collect what it needed."""
+    with Repository.open(folder / "store", disk) as repository:
+        if SOUTH.id in repository.missions():
+            remove(repository, SOUTH.id)
+    _collect(folder, disk)
+
+
+def _remove_and_publish(folder: Path, disk: Disk) -> None:
+    """Take North out and publish it anew: what is left of the old one, of which the next sequence is, may go then."""
+    with Repository.open(folder / "store", disk) as repository:
+        missions = repository.missions()
+        if NORTH.id in missions and repository.current(NORTH.id).manifest_id == OLD:
+            remove(repository, NORTH.id)
+    publish(folder / "store", NEW, disk=disk)
+
+
 def _roll_back(folder: Path, disk: Disk) -> None:
     with Repository.open(folder / "store", disk) as repository:
         rollback(repository, NORTH.id, by(key("pilot")), now=NOW, to=OLD)
@@ -311,6 +329,10 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "gc": Scenario(_with_both, _collect, {**BOTH, NORTH.id: (CURRENT,)}, DONE),
     "pin and unpin": Scenario(_with_both, _pin_and_unpin, {**BOTH, NORTH.id: (CURRENT,)}, DONE),
+    "removal, and a collection after it": Scenario(_old, _remove, {NORTH.id: (OLD,)}, {NORTH.id: OLD}),
+    "removal, and a publication after it": Scenario(
+        _old, _remove_and_publish, BOTH, DONE, grounded=frozenset({NORTH.id})
+    ),
     "rollback": Scenario(_with_both, _roll_back, {**BOTH, NORTH.id: (CURRENT,)}, {**DONE, NORTH.id: _rolled_back()}),
     "a draft and its signature": Scenario(_old, _sign, BOTH, {**DONE, NORTH.id: SIGNED.manifest_id}),
     "rotation of the trust root": Scenario(_old, _rotate, BOTH, SAME),

@@ -55,8 +55,8 @@ def crowd(folder: Path, number: int, name: str = "{:064x}") -> None:
     os.close(here)
 
 
-def run(folder: Path, *words: object) -> tuple[int, list[dict[str, Any]], int]:
-    """Run a command: its status, its lines of JSON, and the most memory that it had, in bytes."""
+def run(folder: Path, *words: object) -> tuple[int, dict[str, Any], int]:
+    """Run a command: its status, its JSON document, and the most memory that it had, in bytes."""
     out = folder / "out"
     command = [str(BIN / "flightbag"), *map(str, words), "--json"]
     with out.open("wb") as file:
@@ -64,9 +64,9 @@ def run(folder: Path, *words: object) -> tuple[int, list[dict[str, Any]], int]:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     text = out.read_text()
-    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
     assert "Traceback" not in text, text[-3000:]
-    return process.returncode, lines, usage.ru_maxrss * 1024
+    document, _ = json.JSONDecoder().raw_decode(text, text.index("{\n"))
+    return process.returncode, document, usage.ru_maxrss * 1024
 
 
 @pytest.fixture
@@ -113,15 +113,15 @@ def test_a_crowded_folder_is_a_finding_and_what_is_whole_flies(store: Path, fold
     crowd(store / folder, 70_000 if folder == SHARD else SOME)
     words = commands(store)
     assert run(store.parent, *words["verify"])[0] == 0
-    status, lines, _ = run(store.parent, *words["fsck"])
-    found = [line for line in lines if line["type"] == "finding" and line["kind"] in ("too-many", "stray")]
+    status, said, _ = run(store.parent, *words["fsck"])
+    found = [finding for finding in said["findings"] if finding["kind"] in ("too-many", "stray")]
     # In the folders of what was taken out any names may lie, and in tmp: there they are no errors, and not listed.
     if folder.count("/") == 1 and folder.startswith(("trash", "quarantine")):
         assert (status, found) == (0, [])
     else:
-        assert (status, [line["kind"] for line in found].count("too-many")) == (4, 1), found[:3]
+        assert (status, [finding["kind"] for finding in found].count("too-many")) == (4, 1), found[:3]
         assert len(found) <= 10_002
-    states = {line["mission"]: line["state"] for line in lines if line["type"] == "mission"}
+    states = {one["mission"]: one["state"] for one in said["missions"]}
     if folder != "objects/AB":
         assert set(states.values()) == {"flyable"}, states
     assert run(store.parent, *words["sync"])[0] == 0

@@ -115,7 +115,7 @@ def main() -> int:
     os.environ["FLIGHTBAG_AARCH64"] = "1"
     done = pythons.run(Path(sys.executable), [f"--junitxml={report}", TESTS])
     if done.returncode == 0:
-        pythons.note("aarch64", pythons.FLIES, report)
+        pythons.note(pythons.counted("aarch64", pythons.FLIES, report))
     return done.returncode
 
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
 
-from tools.start import app
+from tools import lines
+from tools.program import status_of_run
+from tools.start import app, statuses
+from tools.streams import flush_streams
 
 BIN = Path(sys.executable).parent
+# The fields that every JSON document has, and those of a command that failed.
+ENVELOPE = ("schema", "ok", "status", "findings", "error")
 
 
 @dataclass(frozen=True)
@@ -33,11 +41,40 @@ class Ran:
     def json(self) -> Any:
         return json.loads(self.out)
 
+    @property
+    def own(self) -> dict[str, Any]:
+        """The fields of the JSON document that are the command's own."""
+        return {name: value for name, value in self.json.items() if name not in ENVELOPE}
 
-def flightbag(*args: object, env: dict[str, str] | None = None) -> Ran:
-    """Run `flightbag` in this process."""
-    result = CliRunner().invoke(app, [str(arg) for arg in args], env=env)
-    return Ran(result.exit_code, result.stdout, result.stderr)
+
+def too_wide(ran: Ran, columns: int = 80) -> list[str]:
+    """The lines of more columns than this that have more than one word; a command in backquotes is one."""
+    lines = (ran.out + ran.err).splitlines()
+    return [line for line in lines if len(line) > columns and len(re.sub("`[^`]+`", "`", line).split()) > 1]
+
+
+@contextmanager
+def in_columns(columns: int) -> Iterator[None]:
+    """Let what `flightbag` prints in this process have lines of this length."""
+    before, lines.PIPED = lines.PIPED, columns
+    try:
+        yield
+    finally:
+        lines.PIPED = before
+
+
+# Where a line breaks depends on the length of the temporary folder's name: in most tests none does.
+_UNBROKEN = 10_000
+
+
+def flightbag(*args: object, env: dict[str, str] | None = None, columns: int = _UNBROKEN) -> Ran:
+    """Run `flightbag` in this process, with lines of this many columns."""
+    words = [str(arg) for arg in args]
+    with CliRunner().isolation(env=env) as (out, err, _), in_columns(columns):
+        status = status_of_run(app, words, usage=statuses(words)[0])
+        flush_streams()
+        texts = [stream.getvalue().decode() for stream in (out, err)]
+    return Ran(status, *texts)
 
 
 def program(name: str, *args: object, **options: Any) -> Ran:
@@ -50,7 +87,7 @@ def code_of(*view: object) -> str:
     """The code that a view of something signable prints: the JSON of `show --draft`, `trust show`, `release show`."""
     ran = flightbag(*view, "--json")
     assert ran.status == 0, ran.out + ran.err
-    value: dict[str, str] = ran.json
+    value: dict[str, str] = ran.json["releases"][0] if view[0] == "release" and view[1] == "show" else ran.json
     return value["code" if view[0] == "trust" else "signing_code"]
 
 

@@ -105,6 +105,17 @@ def _withdraw_release(desk: Desk) -> tuple[object, ...]:
     return "release", "withdraw", desk.store, "winter", "--reason", "it drifts", "--key", desk.folder / "lab.key"
 
 
+def _remote(desk: Desk) -> tuple[str, Path]:
+    """A name that no other test gives, and its place."""
+    return f"remote-{desk.folder.parent.name[-40:]}", desk.folder / "aircraft"
+
+
+def _remove_remote(desk: Desk) -> tuple[object, ...]:
+    """Name a place, and forget it."""
+    assert flightbag("remote", "add", *_remote(desk)).status == 0
+    return "remote", "remove", _remote(desk)[0]
+
+
 USES: dict[str, Use] = {
     "init": Use(lambda desk: ("init", desk.folder / "new"), makes="new/flightbag.toml"),
     "example": Use(lambda desk: ("example", desk.folder / "first"), makes="first/ridge.toml"),
@@ -117,6 +128,7 @@ USES: dict[str, Use] = {
     ),
     "keys show": Use(lambda desk: ("keys", "show", desk.folder / "lab.key.pub")),
     "plan": Use(lambda desk: ("plan", desk.folder / "left.toml", "--store", desk.store)),
+    "status": Use(lambda desk: ("status", desk.folder / "left.toml", "--store", desk.store)),
     "build": Use(
         lambda desk: ("build", desk.folder / "right.toml", "--store", desk.store, "--key", desk.key),
         makes="ground/missions/right",
@@ -142,6 +154,11 @@ USES: dict[str, Use] = {
         lambda desk: ("withdraw", desk.store, "left", "--reason", "old imagery", "--key", desk.key),
         makes="ground/withdrawn/left.mission",
     ),
+    "help": Use(lambda desk: ("help", "unproven")),
+    "remove": Use(lambda desk: ("remove", desk.store, "left"), removes="ground/missions/left"),
+    "remote add": Use(lambda desk: ("remote", "add", *_remote(desk))),
+    "remote ls": Use(lambda desk: ("remote", "ls")),
+    "remote remove": Use(_remove_remote),
     "verify": _of_mission("verify"),
     "prove": Use(
         lambda desk: ("prove", desk.store, "left", CAMERA, "--out", desk.folder / "new.proof"), makes="new.proof"
@@ -265,7 +282,7 @@ def command_line(name: str, desk: Desk) -> list[str]:
 def use(name: str, desk: Desk) -> Ran:
     """Run the use of a command, in this process where that can be."""
     args = USES[name].args(desk)
-    return program(STORE_FSCK, *args) if name == STORE_FSCK else flightbag(*args)
+    return program(STORE_FSCK, *args) if name == STORE_FSCK else flightbag(*args, columns=80)
 
 
 def every_command() -> set[str]:
@@ -273,7 +290,7 @@ def every_command() -> set[str]:
     return {*(name for name, _ in commands(app)), STORE_FSCK}
 
 
-def commands(group: Commands, above: str = "") -> Iterator[tuple[str, click.Command]]:
+def commands(group: Commands = app, above: str = "") -> Iterator[tuple[str, click.Command]]:
     """Yield the full name of each command of a group, and the command."""
     context = click.Context(group)
     for name in group.list_commands(context):

@@ -1,8 +1,9 @@
 """The pages that users read, and the fenced blocks in them, run as a reader would.
 
 A block is run by its language: `console` (commands, after `$` or the name of a machine and `$`), `python`, `toml` (a
-part of a mission file). `text` is output or a drawing. A command whose comment has the word NO-GO says so and
-ends with 1, one whose comment says `status N` ends with N, any other with 0.
+part of a mission file). `text` is output or a drawing. The comment of a command stands behind it or above it. A command
+whose comment has the word NO-GO says so and ends with 1, one whose comment says `status N` ends with N, any other
+with 0.
 """
 
 from __future__ import annotations
@@ -70,8 +71,11 @@ def blocks(page: Path) -> list[Block]:
 
 def steps(block: Block) -> Iterator[Step]:
     """The command lines of a console block. A prompt may be left out in a block that has none."""
+    above = ""
     for given in block.text.replace("\\\n", " ").splitlines():
-        line, _, comment = (part.strip() for part in re.sub(r"(^|\s)#", "\0", given, count=1).partition("\0"))
+        line, _, beside = (part.strip() for part in re.sub(r"(^|\s)#", "\0", given, count=1).partition("\0"))
+        comment = f"{above} {beside}".strip()
+        above = "" if line else comment
         if line:
             match = _PROMPT.fullmatch(line)
             said = re.search(r"status (\d+)", comment)

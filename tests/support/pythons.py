@@ -81,14 +81,18 @@ def counts() -> dict[str, dict[str, str]]:
         return {row["run"]: row for row in csv.DictReader(file)}
 
 
-def note(run: str, runs: str, report: Path) -> None:
-    """Write the counts of a run, from pytest's report in the XML of JUnit."""
+def counted(run: str, runs: str, report: Path) -> dict[str, str]:
+    """Return the row of a run, from pytest's report in the XML of JUnit."""
     suites = ElementTree.parse(report).getroot().findall("testsuite")
     tests, skipped = (sum(int(one.get(what, "0")) for one in suites) for what in ("tests", "skipped"))
-    row = {"run": run, "runs": runs, "passed": str(tests - skipped), "skipped": str(skipped)}
-    rows = {**counts(), run: row}
+    return {"run": run, "runs": runs, "passed": str(tests - skipped), "skipped": str(skipped)}
+
+
+def note(*new: dict[str, str]) -> None:
+    """Write the rows of runs."""
+    rows = counts() | {row["run"]: row for row in new}
     with COUNTS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, row, lineterminator="\n")
+        writer = csv.DictWriter(file, ("run", "runs", "passed", "skipped"), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows[one] for one in sorted(rows))
 
@@ -97,15 +101,16 @@ def main(versions: Sequence[str]) -> int:
     """Run what each version has to run; return 1 where one fails or none is here."""
     wanted = versions or tuple(VERSIONS)
     found = {version: path for version in wanted if (path := interpreter(version)) is not None}
-    failed = []
+    failed, passed = [], []
     for version, path in found.items():
         report = ROOT / f"{version}.xml"
         python = environment(version, path)
         workers = ("-n", "2") if VERSIONS[version] == EVERYTHING else ()
         if run(python, [*workers, f"--junitxml={report}", *TESTS[VERSIONS[version]]]).returncode == 0:
-            note(version, VERSIONS[version], report)
+            passed.append(counted(version, VERSIONS[version], report))
         else:
             failed.append(version)
+    note(*passed)  # after the last run, because each of them compares the page with the counts
     for version in wanted:
         word = "failed" if version in failed else "passed" if version in found else "not run: no interpreter is here"
         print(f"Python {version}, {VERSIONS[version]}: {word}")

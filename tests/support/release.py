@@ -6,9 +6,9 @@
 `docs/install/base.txt` and `onboard.txt` pin what the base install and the extra `onboard` bring, with the hash of each
 file of these versions. One version of each package serves every machine that flies, and every Python from 3.11 on; no
 version of numpy and ONNX Runtime serves 3.10 and 3.14, so `base-3.10.txt` and `onboard-3.10.txt` are for that one.
-`backend.txt` pins what builds the wheel. `dist/` has the wheel, the four files with the hash of the wheel as their last
-line, and for each `onboard` the list of parts (CycloneDX) with their versions, licences and hashes. The same commit
-gives the same bytes.
+`backend.txt` pins what builds the wheel. `dist/` has the sources (sdist), the wheel that is built from them, the four
+files with the hash of the wheel as their last line, and for each `onboard` the list of parts (CycloneDX) with their
+versions, licences and hashes. The same commit gives the same bytes.
 """
 
 from __future__ import annotations
@@ -89,10 +89,11 @@ def committed(into: Path) -> str:
     return subprocess.run(log, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def build_wheel(tree: Path, into: Path, epoch: str) -> Path:
-    """Build the wheel of a tree with exactly the packages of `backend.txt`."""
+def build(tree: Path, into: Path, epoch: str, *kinds: str) -> Path:
+    """Build the sdist of a tree, and the wheel of that, with exactly the packages of `backend.txt`; return the wheel.
+    With `--wheel` build that from the tree itself, and no sdist."""
     options = ["--build-constraints", LOCKS / "backend.txt", "--require-hashes", "--no-create-gitignore"]
-    uv("build", "--wheel", *options, "--out-dir", into, tree, cwd=tree, epoch=epoch)
+    uv("build", *kinds, *options, "--out-dir", into, tree, cwd=tree, epoch=epoch)
     [wheel] = into.glob("*.whl")
     return wheel
 
@@ -128,7 +129,7 @@ def dist(into: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         epoch = committed(tree)
-        wheel = build_wheel(tree, into, epoch)
+        wheel = build(tree, into, epoch)
         name, version = wheel.name.split("-")[:2]
         for lock_name, extra in INSTALLS.items():
             own = f"{name}{extra and f'[{extra}]'}=={version}"

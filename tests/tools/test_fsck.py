@@ -1,8 +1,7 @@
-"""The audit and the repair from the command line: statuses, lines of JSON, and what neither of them writes."""
+"""The audit and the repair from the command line: statuses, the JSON document, and what neither of them writes."""
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -17,41 +16,37 @@ from tests.support.store_files import entry_of, object_file
 from tests.support.stores import flip, make_store
 
 
-def fsck(desk: Desk, *more: object) -> tuple[int, list[dict[str, Any]]]:
+def fsck(desk: Desk, *more: object) -> tuple[int, dict[str, Any]]:
     ran = flightbag("fsck", desk.store, "--json", *more)
-    return ran.status, [json.loads(line) for line in ran.out.splitlines()]
+    return ran.status, ran.json
 
 
-def kinds(lines: list[dict[str, Any]]) -> list[str]:
-    return [line["kind"] for line in lines if line["type"] == "finding" and not line.get("information")]
+def kinds(said: dict[str, Any]) -> list[str]:
+    return [finding["kind"] for finding in said["findings"] if not finding.get("information")]
 
 
-def test_json_is_a_line_a_thing(twice: Desk) -> None:
-    status, lines = fsck(twice, "--full")
-    assert status == 0
-    assert [(line["mission"], line["state"]) for line in lines if line["type"] == "mission"] == [
-        ("left", "flyable"),
-        ("right", "flyable"),
-    ]
-    summary = lines[-1]
-    assert (summary["type"], summary["level"], summary["status"]) == ("summary", "full", 0)
-    assert summary["read_objects"] == summary["objects"] > 0
-    assert (summary["verdict"], summary["unread_objects"]) == ("clean", 0)
-    assert summary["notes"] == {}  # the first build is what a rollback leads to
+def test_json_is_one_document(twice: Desk) -> None:
+    status, said = fsck(twice, "--full")
+    assert (status, said["schema"], said["status"], said["ok"]) == (0, "flightbag/fsck/1", 0, True)
+    assert [(one["mission"], one["state"]) for one in said["missions"]] == [("left", "flyable"), ("right", "flyable")]
+    assert said["level"] == "full"
+    assert said["read_objects"] == said["objects"] > 0
+    assert (said["verdict"], said["unread_objects"]) == ("clean", 0)
+    assert said["notes"] == {}  # the first build is what a rollback leads to
+    assert program("store-fsck", twice.store, "--full", "--json").json == said
 
 
 @pytest.mark.parametrize("way", [("--full",), ("--sample", "100%"), ("--budget", "600s"), ("--full", "--repair")])
 def test_only_what_was_hashed_counts_as_read(
     twice: Desk, monkeypatch: pytest.MonkeyPatch, way: tuple[str, ...]
 ) -> None:
-    status, lines = fsck(twice, "--full")
-    objects, size = (lines[-1][key] for key in ("read_objects", "read_bytes"))
+    status, said = fsck(twice, "--full")
+    objects, size = (said[key] for key in ("read_objects", "read_bytes"))
     engine = object_file(twice.store, entry_of(twice.store, "left", "engines/")["id"])
     bad_sectors(monkeypatch, engine.stat().st_ino)
-    status, lines = fsck(twice, *way)
-    summary = lines[-1]
-    assert (status, summary["read_objects"]) == (8, objects - 1)
-    assert summary["read_bytes"] == size - engine.stat().st_size
+    status, said = fsck(twice, *way)
+    assert (status, said["read_objects"]) == (8, objects - 1)
+    assert said["read_bytes"] == size - engine.stat().st_size
     assert f"{objects - 1} read in full" in flightbag("fsck", twice.store, *way).out
 
 
@@ -62,29 +57,29 @@ def test_repair_from_a_replica(twice: Desk) -> None:
     engine.chmod(0o644)
     engine.write_bytes(b"x" + engine.read_bytes()[1:])
     (twice.store / "missions" / "right").write_text("")
-    status, lines = fsck(twice, "--full")
-    assert (status, sorted(kinds(lines))) == (4, ["bad-ref", "bit-flip"])
-    assert {line["mission"] for line in lines if line["type"] == "mission" and line["state"] == "grounded"} == {
+    status, said = fsck(twice, "--full")
+    assert (status, sorted(kinds(said))) == (4, ["bad-ref", "bit-flip"])
+    assert {one["mission"] for one in said["missions"] if one["state"] == "grounded"} == {
         "left",
         "right",
     }
     before = listing(twice.store)
-    status, lines = fsck(twice, "--full", "--repair", "--from", replica, "--dry-run")
+    status, said = fsck(twice, "--full", "--repair", "--from", replica, "--dry-run")
     assert status == 4
-    assert [step["action"] for step in lines[0]["steps"]] == ["fetch", "ref"]
+    assert [step["action"] for step in said["plans"][0]["steps"]] == ["fetch", "ref"]
     assert listing(twice.store) == before
-    status, lines = fsck(twice, "--full", "--repair", "--from", replica)
-    assert (status, kinds(lines)) == (1, [])
+    status, said = fsck(twice, "--full", "--repair", "--from", replica)
+    assert (status, kinds(said)) == (1, [])
     assert fsck(twice, "--full")[0] == 0
     assert twice.verify().status == 0
-    events = flightbag("log", twice.store, "--json").json
+    events = flightbag("log", twice.store, "--json").json["events"]
     assert [event["stage"] for event in events if event["event"] == "repaired"] == ["begun", "done"]
 
 
 def test_without_a_replica_errors_are_left(twice: Desk) -> None:
     object_file(twice.store, entry_of(twice.store, "left", "engines/")["id"]).unlink()
-    status, lines = fsck(twice, "--repair")
-    assert (status, kinds(lines)) == (4, ["missing"])
+    status, said = fsck(twice, "--repair")
+    assert (status, kinds(said)) == (4, ["missing"])
     ran = flightbag("fsck", twice.store, "--repair")
     assert "GROUNDED" in ran.out
 
@@ -98,9 +93,9 @@ def test_the_remedy_for_a_flipped_bit_mends_it(twice: Desk) -> None:
     data[100] ^= 1
     path.chmod(0o644)
     path.write_bytes(data)
-    status, lines = fsck(twice, "--full")
-    assert (status, kinds(lines)) == (4, ["bit-flip"])
-    words = next(line for line in lines if line.get("kind") == "bit-flip")["remedy"].split()
+    status, said = fsck(twice, "--full")
+    assert (status, kinds(said)) == (4, ["bit-flip"])
+    words = next(finding for finding in said["findings"] if finding["kind"] == "bit-flip")["remedy"].split()
     options = [word for word in words if word.startswith("--")]
     assert options == ["--full", "--repair", "--from"]
     assert fsck(twice, *options, replica)[0] == 1
@@ -108,21 +103,23 @@ def test_the_remedy_for_a_flipped_bit_mends_it(twice: Desk) -> None:
 
 
 def test_a_mission_that_is_not_there_comes_with_the_nearest(twice: Desk) -> None:
-    _, lines = fsck(twice, "--mission", "lefd")
-    assert next(line for line in lines if line.get("kind") == "bad-ref")["remedy"].startswith("give left, or sync lefd")
+    _, said = fsck(twice, "--mission", "lefd")
+    assert next(finding for finding in said["findings"] if finding["kind"] == "bad-ref")["remedy"].startswith(
+        "give left, or sync lefd"
+    )
 
 
 def test_budget_sample_mission_and_exclusive(twice: Desk, tmp_path: Path) -> None:
     book = tmp_path / "ledger"
-    status, lines = fsck(twice, "--budget", "60s", "--ledger", book, "--drop-cache")
-    assert (status, lines[-1]["read_objects"]) == (0, lines[-1]["objects"])
+    status, said = fsck(twice, "--budget", "60s", "--ledger", book, "--drop-cache")
+    assert (status, said["read_objects"]) == (0, said["objects"])
     assert book.exists()
-    status, lines = fsck(twice, "--sample", "10%")
-    assert (status, 0 < lines[-1]["read_objects"] < lines[-1]["objects"]) == (0, True)
+    status, said = fsck(twice, "--sample", "10%")
+    assert (status, 0 < said["read_objects"] < said["objects"]) == (0, True)
     assert fsck(twice, "--mission", "left", "--full")[0] == 0
     assert fsck(twice, "--mission", "nowhere")[0] == 4
-    status, lines = fsck(twice, "--exclusive")
-    assert (status, set(kinds(lines))) == (4, {"unreferenced"})
+    status, said = fsck(twice, "--exclusive")
+    assert (status, set(kinds(said))) == (4, {"unreferenced"})
     aircraft = twice.folder / "aircraft"
     flightbag("sync", twice.store, aircraft)
     assert program("store-fsck", aircraft, "--exclusive", "--full").status == 0
@@ -196,9 +193,9 @@ def test_what_was_not_read_is_not_flyable(twice: Desk, more: str) -> None:
     assert lines[-2].startswith("complete, not read: ")
     command = shlex.split(lines[-1].split("every byte: ")[1])
     assert command[:3] == ["store-fsck", str(stick), "--full"]
-    value = [json.loads(line) for line in flightbag("fsck", stick, *more.split(), "--json").out.splitlines()]
-    assert value[-1]["verdict"] == "complete, not read"
-    assert {line["state"] for line in value if line["type"] == "mission"} == {"not-read"}
+    value = flightbag("fsck", stick, *more.split(), "--json").json
+    assert value["verdict"] == "complete, not read"
+    assert {one["state"] for one in value["missions"]} == {"not-read"}
     full = program(*command)
     assert full.status == 4
     assert "flyable" not in full.out.replace("right  flyable", "")

@@ -185,7 +185,7 @@ class TestWarnings:
         typed(tmp_path / "pass", HORSE)
         ran = flightbag("keys", "show", path, "--passphrase-file", tmp_path / "pass", "--json")
         assert ran.status == 0, ran.err
-        warnings: list[str] = ran.json["warnings"]
+        warnings: list[str] = [finding["message"] for finding in ran.json["findings"]]
         said = flightbag("keys", "show", path, "--passphrase-file", tmp_path / "pass").out
         assert all(f"warning: {text}" in said for text in warnings)
         assert ("flightbag keys rewrap" in said) == bool(warnings)

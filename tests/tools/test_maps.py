@@ -172,7 +172,7 @@ def test_without_its_libraries_the_command_names_the_extra(
     for library, extra in (("PIL", "build"), ("numpy", "onboard")):
         monkeypatch.setitem(sys.modules, library, None)
         ran = flightbag("map", maps.store, "ridge", "-o", tmp_path / "x.png")
-        assert (ran.status, f"flightbag[{extra}]" in ran.err) == (3, True), ran.err
+        assert (ran.status, f"[{extra}]" in ran.err) == (3, True), ran.err
 
 
 def test_json_has_the_numbers_of_the_map(maps: Maps) -> None:

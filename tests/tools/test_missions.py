@@ -18,7 +18,7 @@ from tests.support.store_files import entry_of, object_file
 
 class TestMissions:
     def test_rollback(self, twice: Desk) -> None:
-        first, second = (row["manifest"] for row in flightbag("log", twice.store, "left", "--json").json)
+        first, second = (row["manifest"] for row in flightbag("log", twice.store, "left", "--json").json["events"])
         sequence = flightbag("show", twice.store, "left", "--json").json["issue"]["sequence"]
         before = listing(twice.store)
         dry = flightbag("rollback", twice.store, "left", "--key", twice.key, "--dry-run", "--json").json
@@ -32,7 +32,7 @@ class TestMissions:
         assert twice.verify().status == 0
         again = flightbag("rollback", twice.store, "left", "--to", first, "--key", twice.key, "--json").json
         assert (again["unchanged"], again["manifest"]) == (True, None)
-        assert flightbag("log", twice.store, "left", "--json").json[-1]["event"] == "rolled-back"
+        assert flightbag("log", twice.store, "left", "--json").json["events"][-1]["event"] == "rolled-back"
         dry = flightbag("rollback", twice.store, "left", "--key", twice.key, "--dry-run", "--json").json
         named = ("--expect", dry["to_code"])
         back = flightbag("rollback", twice.store, "left", "--key", twice.key, *named, "--json").json
@@ -42,10 +42,10 @@ class TestMissions:
     def test_rollback_is_refused(self, twice: Desk) -> None:
         stranger = twice.folder / "stranger.key"
         flightbag("keys", "new", stranger, "--no-passphrase")
-        first = flightbag("log", twice.store, "left", "--json").json[0]["manifest"]
+        first = flightbag("log", twice.store, "left", "--json").json["events"][0]["manifest"]
         assert flightbag("rollback", twice.store, "left", "--key", stranger, "--to", first).status == 1
         assert flightbag("rollback", twice.store, "right", "--key", twice.key).status == 1, "there is nothing before it"
-        other = flightbag("log", twice.store, "right", "--json").json[0]["manifest"]
+        other = flightbag("log", twice.store, "right", "--json").json["events"][0]["manifest"]
         assert flightbag("rollback", twice.store, "left", "--to", other, "--key", twice.key).status == 2
         assert flightbag("rollback", twice.store, "left", "--to", "x", "--key", twice.key).status == 2
         flightbag("gc", twice.store, "--grace", "0s", "--keep-last", "1")
@@ -71,14 +71,14 @@ class TestMissions:
     def test_the_environment_names_the_store(self, twice: Desk) -> None:
         env = {"FLIGHTBAG_STORE": str(twice.store)}
         assert flightbag("pin", "kept", "left", env=env).status == 0
-        assert "kept" in flightbag("pin", "--json", env=env).json
+        assert "kept" in [one["name"] for one in flightbag("pin", "--json", env=env).json["pins"]]
         assert flightbag("unpin", "kept", env=env).status == 0
         assert flightbag("diff", "left", "left", env=env).status == 0
 
     def test_a_budget_of_bytes(self, built: Desk) -> None:
         path = built.write_mission("left")
         plain = path.read_text()
-        closure = flightbag("ls", built.store, "--json").json[0]["bytes"]
+        closure = flightbag("ls", built.store, "--json").json["missions"][0]["bytes"]
         (built.folder / "camera.yaml").write_text("fx: 1.0\n" + " " * 2)
         before = listing(built.store, without=("index", "lock", "tmp"))
         path.write_text(plain + f"\n[limits]\nmax_bytes = {closure // 2}\n")
@@ -92,8 +92,8 @@ class TestMissions:
         path.write_text(plain + f"\n[limits]\nmax_bytes = {closure - 1}\n")
         ran = built.build(path)
         assert (ran.status, ran.json["outcome"]) == (1, "failed")
-        assert [one["manifest"] for one in flightbag("ls", built.store, "--json").json] == [
-            flightbag("log", built.store, "left", "--json").json[-1]["manifest"]
+        assert [one["manifest"] for one in flightbag("ls", built.store, "--json").json["missions"]] == [
+            flightbag("log", built.store, "left", "--json").json["events"][-1]["manifest"]
         ], "the mission before stays"
         path.write_text(plain + f"\n[limits]\nmax_bytes = {closure + 100}\n")
         assert built.built(path)["outcome"] == "built"
@@ -239,21 +239,23 @@ class TestSigners:
         ran = flightbag("show", ended.store, "left", *at)
         assert ran.status == 0, ran.err
         assert "under trust root 1; no clearance" in ran.out.splitlines()[0]
-        assert f"revoked since: {kid[:16]} (Pia), which has signed this" in ran.out
-        assert re.search(rf"signed by +{kid[:16]}\n", ran.out)
+        assert f"revoked since: {kid[:12]} (Pia), which has signed this" in ran.out
+        assert re.search(rf"signed by +{kid[:12]}\n", ran.out)
         value = flightbag("show", ended.store, "left", *at, "--json").json
         assert value["signers"] == [{"kid": kid, "name": ""}]
         assert value["revoked_since"] == [{"kid": kid, "name": "Pia"}]
         assert (value["at"], value["trust_root_version"]) == (self.before, 1)
 
         log = flightbag("log", ended.store, "left")
-        assert f"signed by {kid[:16]} (Pia)" in log.out
-        assert flightbag("log", ended.store, "left", "--json").json[-1]["signers"] == [{"kid": kid, "name": "Pia"}]
+        assert f"signed by {kid[:12]} (Pia)" in log.out
+        assert flightbag("log", ended.store, "left", "--json").json["events"][-1]["signers"] == [
+            {"kid": kid, "name": "Pia"}
+        ]
 
     def test_a_trust_root(self, ended: Desk) -> None:
         kid = flightbag("keys", "show", ended.folder / "owner.key.pub", "--json").json["kid"]
         shown = flightbag("trust", "show", ended.store)
-        assert f"  {kid}  has signed\n" in shown.out
+        assert f"  {kid[:12]}  has signed\n" in shown.out
         assert flightbag("trust", "show", ended.store, "--json").json["signers"] == [{"kid": kid, "name": ""}]
 
 
@@ -264,8 +266,8 @@ def test_a_log_that_somebody_wrote_names_nobody_by_other_things_than_kids(twice:
                 Event(1, "signed", {"mission": "left", "sequence": 1, "kids": kids, "for": "published"})
             )
     ran = flightbag("log", twice.store, "left")
-    assert (ran.status, "signed by abababababababab" in ran.out) == (0, True), ran.err
-    assert [row["signers"] for row in flightbag("log", twice.store, "--json").json if "signers" in row] == [
+    assert (ran.status, "signed by abababababab" in ran.out) == (0, True), ran.err
+    assert [row["signers"] for row in flightbag("log", twice.store, "--json").json["events"] if "signers" in row] == [
         [{"kid": "ab" * 32, "name": ""}]
     ]
 
@@ -280,6 +282,6 @@ def test_a_proof_says_who_signed_the_mission(equipped: Desk) -> None:
         equipped.root,
     )
     ran = flightbag(*check)
-    assert (ran.status, f"  signed by {kid[:16]}\n" in ran.out) == (0, True), ran.err
+    assert (ran.status, f"  signed by {kid[:12]}\n" in ran.out) == (0, True), ran.err
     assert max(map(len, ran.out.splitlines()[1:])) <= 80
     assert flightbag(*check, "--json").json["signers"] == [{"kid": kid, "name": ""}]

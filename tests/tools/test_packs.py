@@ -106,7 +106,9 @@ def test_against_a_receipt(source: Path, tmp_path: Path) -> None:
     assert f"{tmp_path / 'bag.tar'} is no receipt" in ran.err
     assert "-> give the folder of a store, or a file of receipts/" in ran.err
     ran = flightbag("unpack", tmp_path / "new", tmp_path / "bag.tar")
-    assert (ran.status, "bags come first, then the store" in ran.err) == (1, True)
+    assert (ran.status, f"give the bag first: {tmp_path / 'bag.tar'}" in ran.err) == (2, True)
+    ran = flightbag("unpack", tmp_path / "new", tmp_path / "there")
+    assert (ran.status, "bags come first, then the store" in ran.err) == (3, True)
 
 
 def test_through_a_pipe_between_programs(source: Path, tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ def test_through_a_fifo(source: Path, tmp_path: Path) -> None:
         (3, ("pack", "STORE", "-o", "OUT/bag.tar", "--against", "OUT")),
         (0, ("pack", "STORE", "-o", "/dev/null")),
         (2, ("unpack", "OUT/bag.tar")),
-        (1, ("unpack", "OUT/none.tar", "OUT/stick")),
+        (3, ("unpack", "OUT/none.tar", "OUT/stick")),
         (2, ("unpack", "OUT", "OUT/stick")),
         (1, ("unpack", "STORE/flightbag.toml", "OUT/stick")),
         (1, ("unpack", "/dev/null", "OUT/stick")),

@@ -20,7 +20,7 @@ from PIL import Image
 from tests.support.commands import BIN, flightbag
 from tests.support.every_command import USES, command_line
 from tests.support.field import Desk
-from tools.program import READER_GONE
+from tools.status import READER_GONE
 
 FLIGHTBAG, STORE_FSCK = BIN / "flightbag", BIN / "store-fsck"
 # A command prints a report; --help and a mistake in the arguments are printed by click.
@@ -139,7 +139,7 @@ def test_no_stream_at_all_ends_with_a_status(built: Desk) -> None:
 
 def test_standard_error_and_standard_input_may_be_closed(built: Desk, tmp_path: Path) -> None:
     status, out, _ = run_with(FLIGHTBAG, "ls", built.store, "--json", redirect="2>&- <&-")
-    assert (status, json.loads(out)[0]["mission"]) == (0, "left")
+    assert (status, json.loads(out)["missions"][0]["mission"]) == (0, "left")
     assert run_with(FLIGHTBAG, "ls", tmp_path / "nowhere", redirect="2>&-") == (3, "", "")
     status, _, err = run_with(FLIGHTBAG, "keys", "new", tmp_path / "a.key", redirect="<&-")
     assert status == 2

@@ -135,7 +135,7 @@ def test_a_whole_store_is_reported(reported: Reported, tmp_path: Path) -> None:
     assert "Bytes that missions have needed so far" in page.text
     ran = flightbag("report", reported.store, "--trust", reported.root, "-o", tmp_path / "s.html", "--json")
     assert ran.json["verdicts"] == {"east": "GO", "ridge": "GO"}
-    assert ran.json["problems"] == []
+    assert ran.json["findings"] == []
 
 
 def test_an_audit_is_told_by_its_ledger(reported: Reported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +256,7 @@ def test_without_its_libraries_the_command_names_the_extra(
     for library, extra in (("jinja2", "report"), ("numpy", "onboard")):
         monkeypatch.setitem(sys.modules, library, None)
         ran = flightbag("report", reported.store, "-o", tmp_path / "s.html")
-        assert (ran.status, f"flightbag[{extra}]" in ran.err) == (3, True), ran.err
+        assert (ran.status, f"[{extra}]" in ran.err) == (3, True), ran.err
     assert not (tmp_path / "s.html").exists()
 
 

@@ -9,9 +9,9 @@ from tests.support.field import RIGHT, Desk
 
 
 def test_gc_and_pins(twice: Desk) -> None:
-    old = flightbag("log", twice.store, "left", "--json").json[0]["manifest"]
+    old = flightbag("log", twice.store, "left", "--json").json["events"][0]["manifest"]
     assert flightbag("pin", twice.store, "first", old).status == 0
-    assert flightbag("pin", twice.store, "--json").json == {"first": old}
+    assert flightbag("pin", twice.store, "--json").json["pins"] == [{"name": "first", "object": old}]
     assert flightbag("pin", twice.store, "first", "left").status == 1
     dry = flightbag("gc", twice.store, "--dry-run", "--grace", "0s", "--keep-last", "1", "--json").json
     assert (dry["dry_run"], dry["collected"]) == (True, 0)
@@ -24,7 +24,7 @@ def test_gc_and_pins(twice: Desk) -> None:
     done = flightbag("gc", twice.store, "--grace", "0s", "--keep-last", "1", "--json").json
     assert (done["collected"], done["manifests"]) == (3, []), "it was given up before"
     assert twice.verify().status == 0
-    rows = flightbag("log", twice.store, "left", "--json").json
+    rows = flightbag("log", twice.store, "left", "--json").json["events"]
     assert [(row["there"], row["current"]) for row in rows] == [(False, False), (True, True)]
     assert flightbag("gc", twice.store, "--grace", "0s").status == 0
     assert not list((twice.store / "trash").iterdir())

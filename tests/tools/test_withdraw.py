@@ -28,9 +28,13 @@ def test_a_mission(equipped: Desk, tmp_path: Path) -> None:
     assert ran.out.count("signing code") == 1
 
     ran = flightbag("verify", desk.store, "left", "--state", state, "--json")
-    assert [finding["kind"] for finding in ran.json["missions"][0]["findings"]] == ["withdrawn"]
+    assert [finding["kind"] for finding in ran.json["findings"]] == ["withdrawn"]
     assert "old imagery" in flightbag("ls", desk.store).out
-    assert flightbag("ls", desk.store, "--json").json[0]["withdrawn"]
+    listed = flightbag("ls", desk.store, "--json").json
+    assert (listed["ok"], bool(listed["missions"][0]["withdrawn"])) == (True, True)
+    assert [(one["kind"], one["missions"], one["information"]) for one in listed["findings"]] == [
+        ("withdrawn", ["left"], True)
+    ]
     assert "DOES NOT FLY" in flightbag("show", desk.store, "left").out
     assert "WITHDRAWN up to this one" in flightbag("aircraft", "show", state).out
     assert "withdrawn" in flightbag("log", desk.store, "left").out
@@ -54,7 +58,7 @@ def test_a_mission(equipped: Desk, tmp_path: Path) -> None:
 def test_a_release(equipped: Desk) -> None:
     desk = equipped
     lab = ("--key", desk.folder / "lab.key")
-    view = flightbag("release", "show", desk.folder / "winter.release", "--json").json["signing_code"]
+    view = flightbag("release", "show", desk.folder / "winter.release", "--json").json["releases"][0]["signing_code"]
     assert flightbag("release", "sign", desk.store, desk.folder / "winter.release", *lab, "--expect", view).status == 0
     assert flightbag("release", "withdraw", desk.store, "summer", "--json").json["error"]["kind"] == "missing"
     ran = flightbag("release", "withdraw", desk.store, "winter", "--reason", "it drifts", *lab)

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from builders.extras import import_extra, require_build_extra
 from store.errors import Invalid
+from store.findings import Finding
 from tools import keyfiles
 from tools.arguments import ENV, Json, State, Trust, store_and
 from tools.outputs import check_output
@@ -79,7 +80,13 @@ def run(
     assert _MARK in data[:200]
     keyfiles.write_over(output, data)
     if as_json:
-        print_json({"file": str(output), "bytes": len(data), "verdicts": facts.verdicts, "problems": facts.problems})
+        found = [
+            Finding("no-go", f"{one}: {word}", missions=(one,), unreadable=word == "UNKNOWN")
+            for one, word in facts.verdicts.items()
+            if word != "GO"
+        ]
+        found += [Finding("unreadable", text, unreadable=True) for text in facts.problems]
+        print_json({"file": str(output), "bytes": len(data), "verdicts": facts.verdicts}, found)
     else:
         say(f"wrote {output}: {facts.summary}")
         for text in facts.problems:

@@ -168,7 +168,7 @@ def test_one_fact_of_the_key_changed_builds_another_engine(
     assert after.key != before.key
     assert bench.engine().action == "reused"
     there = flightbag("engines", "show", bench.store, before.key, "--json")
-    assert there.json[0]["key"] == before.key
+    assert there.json["orders"][0]["key"] == before.key
 
 
 def test_one_bit_of_a_side_file_builds_another_engine(bench: Bench) -> None:
@@ -420,8 +420,8 @@ def test_a_backbone_that_fails_leaves_nothing_and_keeps_no_other_back(bench: Ben
     bench.edit(("[[descriptors]]", f"[[backbones]]{broken}\n[[descriptors]]"))
     ran = flightbag("engines", "build", bench.file, "--store", bench.desk.store, "--json")
     assert ran.status == 1
-    assert [one["action"] for one in ran.json] == ["built", "failed"]
-    assert ran.json[1]["error"]["kind"] == "invalid-model"
+    assert [one["action"] for one in ran.json["engines"]] == ["built", "failed"]
+    assert ran.json["engines"][1]["error"]["kind"] == "invalid-model"
     assert list((bench.desk.store / "tmp").iterdir()) == []
     with Repository.open(bench.desk.store) as repository, repository.locked(alone=True):
         pass

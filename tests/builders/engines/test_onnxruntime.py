@@ -582,7 +582,7 @@ def test_a_missing_library_names_the_extra(
     }[module]
     with pytest.raises(Unavailable, match=r"needs " + module) as caught:
         ask()
-    assert f"flightbag[{extra}]" in caught.value.remedy
+    assert f"[{extra}]" in caught.value.remedy
 
 
 @pytest.mark.parametrize(("module", "extra"), [("onnxruntime", "onboard"), ("onnx", "build")])
@@ -595,7 +595,7 @@ def test_a_library_that_the_process_which_compiles_misses_names_the_extra(
     monkeypatch.setattr(sys, "path", [str(tmp_path / "first"), *sys.path])
     with pytest.raises(Unavailable, match=r"needs " + module) as caught:
         compiled(spec, tmp_path, host="cpu")
-    assert f"flightbag[{extra}]" in caught.value.remedy
+    assert f"[{extra}]" in caught.value.remedy
 
 
 def test_a_missing_pydantic_names_the_extra() -> None:
@@ -606,4 +606,4 @@ def test_a_missing_pydantic_names_the_extra() -> None:
         "except Unavailable as error:\n    print(error.remedy)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "flightbag[build]" in done.stdout
+    assert "[build]" in done.stdout

@@ -452,7 +452,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(Unavailable, match="TensorRT for RTX is not installed") as caught:
         TensorRtRtxBackend().version  # noqa: B018
-    assert (caught.value.extra, "flightbag[tensorrt-rtx]" in caught.value.remedy) == ("tensorrt-rtx", True)
+    assert (caught.value.extra, "[tensorrt-rtx]" in caught.value.remedy) == ("tensorrt-rtx", True)
 
 
 # Without a driver

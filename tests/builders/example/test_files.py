@@ -18,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("example") / "some" / "where"
     ran = flightbag("example", folder, "--json")
     assert ran.status == 0, ran.err
-    assert ran.json == {"folder": str(folder), "files": sorted(os.listdir(folder))}
+    assert ran.own == {"folder": str(folder), "files": sorted(os.listdir(folder))}
     return folder
 
 
@@ -59,5 +59,5 @@ def test_what_cannot_be_written_is_a_message(tmp_path: Path) -> None:
 def test_the_command_says_which_extra_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builders.extras._BUILD", ("no_such_library",))
     ran = flightbag("example", tmp_path / "first")
-    assert (ran.status, "flightbag[build]" in ran.err) == (3, True)
+    assert (ran.status, "[build]" in ran.err) == (3, True)
     assert not (tmp_path / "first").exists()

@@ -104,7 +104,7 @@ def test_quality_measures_landmarks_again(field: Desk) -> None:
     given = ("--landmarks", field.folder / "points.geojson", "--within", WITHIN_M)
     ran = flightbag(*command, *given, "--json")
     assert ran.status == 0, ran.out + ran.err
-    one = next(one for one in ran.json if one["name"] == FIGURE)
+    one = next(one for one in ran.json["figures"] if one["name"] == FIGURE)
     assert (one["value"], one["holds"], one["queries"]) == (10**6, True, len(PLACES))
     left_out = flightbag(*command)
     assert left_out.status == 3

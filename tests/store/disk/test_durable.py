@@ -141,7 +141,7 @@ def test_many_folders_are_one_barrier(tmp_path: Path, monkeypatch: pytest.Monkey
             synced.append(path)
             super().sync_directory(path)
 
-    paths = [str(tmp_path / str(number)) for number in range(durable._MANY)]
+    paths = [str(tmp_path / str(number)) for number in range(durable.MANY)]
     for path in paths:
         Path(path).mkdir()
     monkeypatch.setattr(durable, "_sync_all", lambda _: reaches)
@@ -158,6 +158,26 @@ def test_many_folders_are_one_barrier(tmp_path: Path, monkeypatch: pytest.Monkey
             DISK.sync_directories(paths)
         assert caught.value.fields["path"] == paths[5]
         Path(paths[5]).unlink()
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_to_begin_to_write_changes_nothing_and_never_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_it: bool
+) -> None:
+    if not has_it:
+        monkeypatch.setattr(durable, "_sync_file_range", lambda: None)
+    path = str(tmp_path / "file")
+    fd = DISK.create(path)
+    DISK.write(fd, b"x" * 10_000, path)
+    DISK.start_writing(fd)
+    DISK.write(fd, b"y", path)
+    os.close(fd)
+    assert Path(path).read_bytes() == b"x" * 10_000 + b"y"
+    DISK.start_writing(fd)  # a descriptor that is none: the barrier reports what does not arrive
+    read, write = os.pipe()
+    DISK.start_writing(write)
+    os.close(read)
+    os.close(write)
 
 
 def test_a_link_gets_a_second_name_itself(tmp_path: Path) -> None:
@@ -380,7 +400,7 @@ class TestManyFiles:
                 synced.append(path)
                 super().sync_file(fd, path)
 
-        paths = self.made(tmp_path, durable._MANY)
+        paths = self.made(tmp_path, durable.MANY)
         for reaches in (True, False):
             monkeypatch.setattr(durable, "_sync_all", lambda _, reaches=reaches: reaches)
             Counting().sync_files(paths)
@@ -449,7 +469,7 @@ class TestManyFiles:
             return -1
 
         monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: SimpleNamespace(syncfs=syncfs))
-        paths, folders = self.made(tmp_path, durable._MANY), [str(tmp_path)] * durable._MANY
+        paths, folders = self.made(tmp_path, durable.MANY), [str(tmp_path)] * durable.MANY
         calls = (
             lambda: Disk().sync_files(paths),
             lambda: Disk().sync_directories(folders),

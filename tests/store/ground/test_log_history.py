@@ -30,7 +30,7 @@ def of(*events: Event) -> LogHistory:
 
 
 def test_an_empty_log() -> None:
-    assert of() == LogHistory({}, {}, {}, 0, {})
+    assert of() == LogHistory({}, {}, {}, 0, {}, {}, {})
     assert of().published("north") == ()
     assert of().missions() == []
 
@@ -64,6 +64,32 @@ def test_a_collection_gives_manifests_up_until_they_are_current_again() -> None:
     assert len(of(move(1, "north", A), collected).moves["north"]) == 1
 
 
+def removed(at: int, mission: str, manifest: ObjectId) -> Event:
+    return Event(at, "removed", {"mission": mission, "manifest": str(manifest)})
+
+
+def test_a_removal_ends_what_is_kept_of_a_mission_but_its_last_manifest() -> None:
+    history = of(move(1, "north", A), move(2, "north", B), move(3, "south", C), removed(4, "north", B))
+    assert history.retained == {"south": (C,)}
+    assert (history.removed, history.lines) == ({"north": B}, {"north": 0, "south": 1})
+    assert history.is_removed("north")
+    assert not history.is_removed("south")
+    assert history.missions() == ["south"]
+    assert len(history.moves["north"]) == 2, "the past stays"
+
+
+def test_a_copy_brings_a_mission_back_and_only_a_publication_ends_the_removal() -> None:
+    lines = [move(1, "north", A), removed(2, "north", A), move(3, "north", B, "received")]
+    assert (of(*lines).removed, of(*lines).lines) == ({"north": A}, {"north": 1})
+    assert of(*lines).retained == {"north": (B,)}
+    repaired = Event(4, "repaired", {"refs": {"north": str(B)}, "stage": "done"})
+    assert of(*lines[:2], repaired).removed == {"north": A}
+    assert not of(*lines[:2], repaired).is_removed("north")
+    for event in ("published", "rolled-back"):
+        assert of(*lines, move(4, "north", C, event)).removed == {}
+        assert of(*lines[:2], move(4, "north", C, event)).retained == {"north": (C,)}
+
+
 def test_rotations_and_the_newest_root() -> None:
     history = of(
         Event(1, "rotated", {"version": 1, "digest": "aa"}),
@@ -94,7 +120,7 @@ NAMES = st.sampled_from(["refs", "manifests", "version", "digest", "root", "miss
         st.builds(
             Event,
             st.integers(0, 9),
-            st.sampled_from(["signed", "rotated", "repaired", "collected"]),
+            st.sampled_from(["signed", "rotated", "repaired", "collected", "removed"]),
             st.dictionaries(NAMES, FACTS),
         )
     )

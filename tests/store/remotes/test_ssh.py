@@ -467,8 +467,9 @@ class TestVerdicts:
         "script",
         [
             "exit 0",
-            "echo '{\"missions\": []}'",
-            'echo \'{"missions": [{"mission": "north-ridge"}]}\'',
+            'echo \'{"missions": [], "findings": []}\'',
+            'echo \'{"missions": [{"mission": "north-ridge"}], "findings": []}\'',
+            'echo \'{"missions": [{"mission": "north-ridge", "go": true, "could_not_look": false}]}\'',
             "echo '['",
             "yes '[' | head -c 200000",
             "exit 3",

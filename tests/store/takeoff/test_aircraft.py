@@ -358,7 +358,7 @@ class TestATimeThatWasAhead:
         assert takeoff(state, store, now=None).go
 
     def test_a_folder_without_a_state_stays_as_it_is(self, tmp_path: Path) -> None:
-        with pytest.raises(NotFound):
+        with pytest.raises(Unavailable):
             lower_floor(tmp_path, NOW)
         assert list(tmp_path.iterdir()) == []
 
@@ -486,7 +486,7 @@ class TestSlots:
         (tmp_path / "full" / "notes").write_text("mine")
         with pytest.raises(Invalid):
             enrol(tmp_path / "full", STATE)
-        with pytest.raises(NotFound):
+        with pytest.raises(Unavailable):
             read_state(tmp_path / "full")
 
     def test_enrolled_again_is_above_what_was_there(self, state: Path, store: Path) -> None:
@@ -744,6 +744,6 @@ def test_no_state_inside_a_store(store: Path) -> None:
     with pytest.raises(Invalid):
         enrol(store / "state", STATE)
     for folder in (store, store / "objects"):
-        with pytest.raises(NotFound):
+        with pytest.raises(Unavailable):
             consume(folder, "x")
     assert listing(store) == before
