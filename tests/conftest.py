@@ -63,8 +63,11 @@ def confined_here(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Ledgers of audits and caches go to folders of the tests, not to those of whoever runs them."""
+    """Ledgers of audits and caches go to folders of the tests, not to those of whoever runs them; nor are their store
+    and their keys taken."""
     with pytest.MonkeyPatch.context() as patch:
+        for name in ("STORE", "TRUST", "STATE", "KEY", "PASSPHRASE_FILE"):
+            patch.delenv(f"FLIGHTBAG_{name}", raising=False)
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))

@@ -20,7 +20,7 @@ from store.ground.repository import Repository
 from store.takeoff.coverage import read_missing
 from store.takeoff.mission import Opened
 from tools import geojson, keyfiles, lines, render
-from tools.arguments import Json, StoreAndMission, store_and
+from tools.arguments import Json, Mission, StoreBeforeName
 from tools.legend import BY_STATE, DESCRIBED, SIGNS, WHITE
 from tools.outputs import check_output
 from tools.parameters import Option
@@ -50,7 +50,7 @@ Output = Annotated[
 
 
 @command
-def run(store_and_mission: StoreAndMission, output: Output = None, as_json: Json = False) -> int:
+def run(store: StoreBeforeName, mission: Mission, output: Output = None, as_json: Json = False) -> int:
     """Show on a map which tiles of its area a mission describes, and why the others are missing.
 
     FILE.geojson has layers: area, takeoff, described, missing, cell (with the
@@ -63,9 +63,8 @@ def run(store_and_mission: StoreAndMission, output: Output = None, as_json: Json
 
     if output is not None:
         _check(output)
-    store, mission = store_and(store_and_mission, needed=True)
     with Repository.open(store) as repository:
-        opened = repository.current(mission or "")
+        opened = repository.current(mission)
         listed = read_missing(opened, repository.evidence)
         others = others_of(repository, opened)
         shared = cells(opened, others.opened)

@@ -144,7 +144,7 @@ def test_a_proof_is_of_the_machine_that_runs_the_engine(built: Desk, monkeypatch
         patch.setattr(EngineTask, "elsewhere", "it needs an accelerator")
         built.built(aboard(built))
     state = built.folder / "aircraft"
-    enrolled = ("aircraft", "enrol", state, "--id", "uav-07", "--trust", built.root, "--host")
+    enrolled = ("aircraft", "enrol", "--state", state, "--id", "uav-07", "--trust", built.root, "--host")
     assert flightbag(*enrolled, ABOARD_HOST).status == 0
     ran = flightbag("probe", built.store, "left", "--state", state)
     assert ran.status == 1
@@ -263,7 +263,7 @@ def test_the_whole_way(desk: Desk) -> None:
     assert flightbag("sync", desk.store, stick).status == 0
     assert "1 unproven" in flightbag("fsck", stick, "--full", "--mission", "left").out
     state = desk.folder / "aircraft"
-    enrolled = ("aircraft", "enrol", state, "--id", "uav-07", "--trust", desk.root, "--host")
+    enrolled = ("aircraft", "enrol", "--state", state, "--id", "uav-07", "--trust", desk.root, "--host")
     assert flightbag(*enrolled, ABOARD_HOST).status == 0
     assert kinds(desk, stick, "--trust", desk.root) == ["unproven"]
     assert kinds(desk, stick, "--state", state) == ["unproven"]
@@ -281,8 +281,8 @@ def test_the_whole_way(desk: Desk) -> None:
     assert read_state(state).state.missions == {}, "a probe accepts nothing"
     assert kinds(desk, stick, "--state", state) == []
     assert kinds(desk, stick, "--trust", desk.root) == ["unproven"]
-    (proof,) = flightbag("aircraft", "show", state, "--json").json["proofs"]
-    assert f"proven      {proof}" in flightbag("aircraft", "show", state).out
+    (proof,) = flightbag("aircraft", "show", "--state", state, "--json").json["proofs"]
+    assert f"proven      {proof}" in flightbag("aircraft", "show", "--state", state).out
 
     # Another class is another machine.
     other = f"{HERE.partition('+')[0]}+ort-1.23.0"

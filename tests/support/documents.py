@@ -243,6 +243,10 @@ FIELDS: dict[str, tuple[Field, ...]] = {
             destinations (rows: target error? copied? bytes? present? missions? unchanged? as_seen? newer_at_target?
              refused? trust_roots? files? removed? not_removed? verified?) Each destination.
         """,
+        "help": """
+            topic (text) What was asked for, "" for the list of topics.
+            text (text) What is explained, in lines for a terminal.
+        """,
         "remote add": """
             name (text) The name.
             place (text) The place that it stands for.

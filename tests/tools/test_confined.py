@@ -60,4 +60,4 @@ def test_the_program_itself_finds_its_worker(built: Desk) -> None:
     assert ran.status == 2, ran.err
     assert "x.mbtiles" in ran.err
     ran = program("flightbag", *args, built.folder / "terrain.mbtiles")
-    assert (ran.status, ran.out[:2]) == (0, "GO"), ran.out + ran.err
+    assert (ran.status, "\nGO  left" in ran.out) == (0, True), ran.out + ran.err

@@ -32,6 +32,8 @@ from tests.faults.damages import BOTH, CASES, OTHER, OWN, SHARED, everything_at_
 from tests.faults.disks import Failing, PowerCut, PowerFails, Recorded, bad_sectors, index_watched
 from tests.support.missions import NOW, ROOT, Flight, flight, key, next_root, sign_root
 from tests.support.stores import (
+    CAMERA,
+    ENGINE,
     NORTH,
     SHARD,
     SOUTH,
