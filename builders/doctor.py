@@ -33,7 +33,7 @@ from store.disk.media import Media
 from store.disk.medium import file_system_of, medium_of
 from store.errors import FlightbagError, Unavailable
 from store.format.host import architecture
-from store.installation import install_command
+from store.installation import install_remedy
 
 # ok: as it should be. note: the machine can do less, or something is worth knowing. problem: something is wrong.
 State = Literal["ok", "note", "problem", "unknown"]
@@ -203,7 +203,7 @@ def _installed(extra: str, wanted: Sequence[_Need], version_of: Callable[[str], 
             wrong.append(f"{need.name} {version}, must be {bounds}")
     title = f"extra {extra}" if extra else "base"
     does = f"{_EXTRAS[extra]}: " if extra in _EXTRAS else ""
-    remedy = install_command(extra)
+    remedy = install_remedy(extra)
     if wrong:
         return Check(title, "problem", f"{does}{'; '.join(dict.fromkeys(wrong))}", remedy)
     if absent:
@@ -334,7 +334,7 @@ def _in_step() -> bool | None:
 
 def _free(name: str, folder: Path, otherwise: str) -> Check:
     """Return how much room a folder has, or the nearest one above it that exists."""
-    at = next(one for one in (folder, *folder.parents) if one.exists())
+    at = next(one for one in (folder, *folder.parents) if os.path.exists(one))  # what may not be looked at is not
     try:
         free = shutil.disk_usage(at).free
     except OSError as error:

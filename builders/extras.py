@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from store.errors import Unavailable
-from store.installation import install_command
+from store.installation import install_remedy
 
 # What flies runs on 3.10, the Python of JetPack 6. Its SQLite takes no limits, and building reads foreign databases.
 _GROUND_PYTHON = (3, 11)
@@ -29,7 +29,7 @@ def missing_extra(library: str, extra: str = "") -> Unavailable:
     extra = extra or _LEAST_EXTRA.get(library, "build")
     return Unavailable(
         f"this needs {library}, which is not installed",
-        remedy=install_command(extra),
+        remedy=install_remedy(extra),
         library=library,
         extra=extra,
     )

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
-from store.disk.opening import OtherType, open_file, type_name
+from store.disk.opening import OtherType, nearest, open_file, type_name
 from store.errors import FlightbagError, Invalid, Unavailable
 
 # Of a file that is hashed or stored whole: a file with holes may have terabytes.
@@ -100,7 +100,9 @@ def regular_status(path: Path, what: str) -> os.stat_result:
 
 def _explained(error: OSError, path: Path, what: str, absent: type[FlightbagError]) -> FlightbagError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return absent(f"{what} {path} does not exist", remedy=f"give the path of the {what}", path=str(path))
+        near = nearest(path)
+        remedy = f"give {near}, or the path of another {what}" if near else f"give the path of the {what}"
+        return absent(f"{what} {path} does not exist", remedy=remedy, path=str(path))
     return Unavailable(
         f"{what} {path} cannot be read: {error.strerror}", remedy=_UNREADABLE, path=str(path), errno=error.errno
     )

@@ -29,7 +29,13 @@ def write_new(path: Path, imagery: str, model: Path, *, today: datetime.date, pr
     for name in (imagery, str(model)):
         if not name.isprintable():  # a surrogate, which stands for a byte that is no UTF-8, among others
             raise Invalid(f"{name!r} cannot stand in a mission file", remedy="rename it, or make a link to it")
-    seen = confinement.inspect(imagery, model, progress=progress)
+    try:
+        seen = confinement.inspect(imagery, model, progress=progress)
+    except Invalid as error:
+        if Path(imagery).suffix != ".onnx":
+            raise
+        remedy = f"give the network as --model, and the imagery as --imagery: --imagery {model} --model {imagery}"
+        raise error.restated(error.message, remedy=remedy) from error
     text, open_points = template(_facts(path, SourcePath.parse(imagery).path, model, seen, today))
     try:
         write_new_file(Disk(), os.path.abspath(path), text.encode(), 0o644)

@@ -13,12 +13,11 @@ import sys
 _NAME = "flightbag"
 
 
-def install_command(extra: str = "") -> str:
-    """Return the command that installs this package with an extra of it, "" for none, from where it was installed, for
-    the Python that runs. Where the folder or the file that it came from is gone, the text says so instead."""
+def install_remedy(extra: str = "") -> str:
+    """Return the command, in backquotes, that installs this package with an extra of it, "" for none, from where it was
+    installed, for the Python that runs. Where the folder or the file that it came from is gone, the text says so."""
     import json
     from importlib import metadata
-    from shlex import join
     from urllib.parse import unquote, urlsplit
 
     brackets = f"[{extra}]" if extra else ""
@@ -26,23 +25,29 @@ def install_command(extra: str = "") -> str:
         distribution = metadata.distribution(_NAME)
     except metadata.PackageNotFoundError:  # a checkout that runs without being installed
         checkout = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        return join([*_installer(""), "-e", f"{checkout}{brackets}"])
+        return _command([*_installer(""), "-e", f"{checkout}{brackets}"])
     install = _installer((distribution.read_text("INSTALLER") or "").strip())
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")
     url = origin.get("url", "")
     if not url:
-        return join([*install, f"{_NAME}{brackets}"])
+        return _command([*install, f"{_NAME}{brackets}"])
     vcs, subfolder = origin.get("vcs_info"), origin.get("subdirectory")
     if vcs or subfolder or urlsplit(url).scheme != "file":
         place = f"{vcs['vcs']}+{url}@{vcs['commit_id']}" if vcs else url
         place += f"#subdirectory={subfolder}" if subfolder else ""
-        return join([*install, f"{_NAME}{brackets} @ {place}"])
+        return _command([*install, f"{_NAME}{brackets} @ {place}"])
     path = unquote(urlsplit(url).path)
     if not os.path.exists(path):
         wanted = f" with the extra {extra}" if extra else ""
         return f"{_NAME} was installed from {path}, which is gone: get it again, and install it{wanted}"
     editable = ["-e"] if origin.get("dir_info", {}).get("editable") else []
-    return join([*install, *editable, f"{path}{brackets}"])
+    return _command([*install, *editable, f"{path}{brackets}"])
+
+
+def _command(words: list[str]) -> str:
+    from shlex import join
+
+    return f"`{join(words)}`"
 
 
 def _installer(name: str) -> list[str]:

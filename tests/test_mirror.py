@@ -9,6 +9,7 @@ EXCEPTIONS = {
     "builders/onboard/test_examples.py": "runs the examples of the public API of a package",
     "builders/test_public.py": "tests the names that the package exports",
     "store/test_examples.py": "runs the examples of the public API of a package",
+    "tools/test_mistakes.py": "tests what all commands answer to mistakes",
     "store/test_machine.py": "compares the whole store with a model",
 }
 

@@ -7,11 +7,13 @@ from typing import Annotated
 
 from store.disk.layout import store_above
 from store.errors import FlightbagError, Invalid
+from store.findings import Finding
 from store.format.code import short_code
 from store.takeoff.aircraft import consume, enrol, lower_floor, read_key, read_state
 from store.takeoff.verify import named_domain
 from store.trust.aircraft_state import AircraftState
-from tools import keyfiles, render
+from store.values import replace
+from tools import keyfiles, lines, render
 from tools.arguments import Json, NeededState, NeededTrust, moment, print_lines
 from tools.parameters import Argument, Option
 from tools.receipts import after_flight
@@ -46,7 +48,14 @@ def enrol_command(
     counts["proofs"] = len(kept.proofs)
     if as_json:
         print_json(
-            {"id": id_, "host": host, "root": newest.version, "code": code, "forgot": enrolment.forgot, "kept": counts}
+            {
+                "id": id_,
+                "host": host,
+                "trust_root_version": newest.version,
+                "code": code,
+                "forgot": enrolment.forgot,
+                "kept": counts,
+            }
             | {"kid": key.kid.hex(), "key": key.raw.hex()}
             | {"left_domains": sorted({one.root.root.domain_id.hex() for one in enrolment.left})}
         )
@@ -147,11 +156,11 @@ def show(state: NeededState, as_json: Json = False) -> int:
     Example: flightbag aircraft show --state state
     """
     stored = read_state(state)
-    why = ""
+    key, lost = None, None
     try:
         key = read_key(state).public
     except FlightbagError as error:
-        key, why = None, f"{error.message}; {error.remedy}"
+        lost = error
     aircraft, root = stored.state, stored.state.root.root
     if as_json:
         print_json(
@@ -160,7 +169,7 @@ def show(state: NeededState, as_json: Json = False) -> int:
                 "host": aircraft.host,
                 "kid": None if key is None else key.kid.hex(),
                 "key": None if key is None else key.raw.hex(),
-                "root": root.version,
+                "trust_root_version": root.version,
                 "domain_id": root.domain_id.hex(),
                 "code": short_code(root.digest),
                 "epoch": root.epoch,
@@ -177,11 +186,12 @@ def show(state: NeededState, as_json: Json = False) -> int:
                 "proofs": [proof.hex() for proof in aircraft.proofs],
                 "changes": stored.number,
                 "one_slot_lost": stored.mend,
-            }
+            },
+            [] if lost is None else [replace(Finding.of(lost), information=True)],
         )
         return OK
     print_lines(
-        render.table(
+        lines.table(
             [
                 ("aircraft", aircraft.id),
                 ("host", aircraft.host),
@@ -194,19 +204,19 @@ def show(state: NeededState, as_json: Json = False) -> int:
                     )
                     for name, seen in aircraft.missions.items()
                 ),
-                *(("release", f"{digest.hex()[:16]}: WITHDRAWN") for digest in aircraft.releases),
+                *(("release", f"{lines.short(digest.hex())}: WITHDRAWN") for digest in aircraft.releases),
                 *(("accepted", flight) for flight in aircraft.accepted),
                 *(("flown", flight) for flight in aircraft.consumed),
-                *(("proven", proof.hex()) for proof in aircraft.proofs),
+                *(("proven", lines.short(proof.hex())) for proof in aircraft.proofs),
                 *([("slots", "one of the two is damaged or old; the next change writes both")] if stored.mend else []),
                 ("key", "none: it signs no receipts" if key is None else "its line for `flightbag receipts --fleet`:"),
             ]
         )
     )
     if key is not None:
-        say(f"{key.kid.hex()} {aircraft.id}")
-    else:
-        warn(f"flightbag: {why}")
+        print(f"{key.kid.hex()} {aircraft.id}")  # one line, to be copied into a file
+    if lost is not None:
+        warn(f"flightbag: {lost}")
     return OK
 
 

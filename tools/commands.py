@@ -48,6 +48,11 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click calls it so
         return list(self._table)
 
+    def subgroup(self, name: str) -> Commands | None:
+        """Return the group of this name; None for a command. Nothing is loaded."""
+        place = self._table.get(name)
+        return place if isinstance(place, Commands) else None
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in self.commands and (place := self._table.get(cmd_name)) is not None:
             command = place if isinstance(place, Commands) else command_of(cmd_name, _function(place))
@@ -75,7 +80,8 @@ def command_of(name: str, function: Callable[..., Any]) -> click.Command:
 
 
 class _Command(click.Command):
-    """A command of a function, which finds what was left out: see `Leading` and `Option` of `parameters`."""
+    """A command of a function, which finds what was left out: see `Leading` and `Option` of `parameters`. Every mistake
+    in its arguments names it; click leaves it out of some."""
 
     def __init__(self, name: str, function: Callable[..., Any], declared: Mapping[str, _Declared]) -> None:
         super().__init__(
@@ -90,6 +96,13 @@ class _Command(click.Command):
         self._options = {name: how for name, how in hows.items() if isinstance(how, Option)}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return self._parsed(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+    def _parsed(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:  # a shell completes a line that is not whole
             return super().parse_args(ctx, args)
         if self._leading is None:

@@ -10,10 +10,10 @@ from typing import Annotated
 
 from click.shell_completion import ShellComplete, get_completion_class
 
-from store.errors import Invalid
+from store.errors import Invalid, instead_of
 from tools.arguments import Json
 from tools.parameters import Argument
-from tools.status import OK, command, print_json, say
+from tools.status import OK, command, print_json
 from tools.streams import write_output
 
 COMPLETE = "FLIGHTBAG_COMPLETE"
@@ -35,8 +35,7 @@ def run(
     if as_json:
         print_json({"shell": shell, "lines": lines})
     else:
-        for line in lines.strip().split("\n"):
-            say(line)
+        print(lines.strip())  # not for people: no line may be wrapped
     return OK
 
 
@@ -52,5 +51,5 @@ def _completer(shell: str) -> ShellComplete:
     from tools.start import app
 
     if (kind := get_completion_class(shell)) is None:
-        raise Invalid(f"there are no lines for the shell {shell!r}", remedy="give bash, zsh or fish")
+        raise Invalid(f"there are no lines for the shell {shell!r}", remedy=instead_of(shell, ("bash", "zsh", "fish")))
     return kind(app, {}, "flightbag", COMPLETE)

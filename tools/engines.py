@@ -12,7 +12,7 @@ from store.format.ids import may_begin
 from store.ground.repository import Repository
 from store.trust.root import check_signer
 from store.values import replace
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import (
     LEFT_OUT,
     BuilderKeys,
@@ -33,13 +33,13 @@ from tools.arguments import (
 from tools.named_remotes import folder_named
 from tools.parameters import Argument, Option
 from tools.progress import work_bars
-from tools.status import NO, OK, UNKNOWN, command, print_json, say
+from tools.status import NO, OK, UNKNOWN, command, exits, print_json, say
 
 # A device may take hours for an engine.
 _FULFIL_S = 24 * 3600.0
 
 
-@command
+@exits(kept="what was built whole stays in the store; the same command goes on from there")
 def build(
     mission_file: MissionFilePath,
     store: StoreOption,
@@ -95,7 +95,7 @@ def order(mission_file: MissionFilePath, store: StoreOption, as_json: Json = Fal
     return OK
 
 
-@command
+@exits(kept="results that were signed stay in the store; the same command makes the others")
 def fulfil(
     store: Store,
     key: OptionalKeys = None,
@@ -235,7 +235,7 @@ def host(as_json: Json = False) -> int:
     else:
         say(f"host {whole}")
         print_lines(
-            render.table([(name, one.get("host") or f"not usable: {one['error']}") for name, one in backends.items()])
+            lines.table([(name, one.get("host") or f"not usable: {one['error']}") for name, one in backends.items()])
         )
     return UNKNOWN if unsure else OK
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from store.disk.durable import Disk, replace_file, write_new_file
 from store.disk.layout import open_store, store_above
 from store.disk.media import Media
-from store.disk.opening import OtherType, open_file, type_name
+from store.disk.opening import OtherType, nearest, open_file, type_name
 from store.errors import Corrupt, Invalid, Unavailable, Untrusted
 from store.format.cose import SIGNATURE_SIZE
 from store.takeoff.verify import pinned_root
@@ -40,7 +40,6 @@ from tools.printable import printable
 if TYPE_CHECKING:
     from builders.sharing import Sharing
     from store.ground.issuing import Keys
-    from tools.named_remotes import place_named
 
 # Seconds. A person may have to touch the token first.
 _SIGNER_SECONDS = 300
@@ -76,11 +75,15 @@ def _read(path: Path, limit: int, what: str, accept: Callable[[int], bool]) -> b
         raise Invalid(text, remedy="give the file itself", path=str(path)) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         remedy = "check the path; if it lies on a medium, mount it"
+        if near := nearest(path):
+            remedy = f"give {near}, or {remedy}"
         raise Invalid(f"{what} {path} does not exist", remedy=remedy, kind="missing", path=str(path)) from error
     except OSError as error:
-        raise Unavailable(f"{what} {path} cannot be read: {error.strerror}", path=str(path)) from error
+        text = f"{what} {path} cannot be read: {error.strerror}"
+        raise Unavailable(text, remedy="check who may read it, and its medium", path=str(path)) from error
     if len(data) > limit:
-        raise Invalid(f"{what} {path} has more than {limit} bytes", path=str(path))
+        text = f"{what} {path} has more than {limit} bytes"
+        raise Invalid(text, remedy=f"give the file of {what}", path=str(path))
     return data
 
 
@@ -214,6 +217,8 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except Invalid as error:
+        if str(path) in error.message:
+            raise
         raise error.restated(f"{path}: {error.message}", path=str(path)) from error
 
 
@@ -283,9 +288,9 @@ def signers(paths: Sequence[Path], ask: Callable[[str], bytes], command: str | N
             result.append(key)
         elif command is None:
             text = f"{path} is a public key, and cannot sign"
-            raise Invalid(
-                text, remedy="give the private key, or a command that signs with it as --signer", path=str(path)
-            )
+            private = path.with_suffix("") if path.suffix == ".pub" and path.with_suffix("").is_file() else ""
+            remedy = f"give the private key{' ' if private else ''}{private}, or a command that signs as --signer"
+            raise Invalid(text, remedy=remedy, path=str(path))
         else:
             result.append(CommandSigner(key, command))
     if command is not None and not any(isinstance(one, CommandSigner) for one in result):
@@ -345,6 +350,7 @@ def sharing(
             raise Invalid("--builder-key needs --shared-cache", remedy="name the cache, or leave the key out")
         return None
     from builders.sharing import Sharing
+    from tools.named_remotes import place_named
 
     signing = command if any(_is_encrypted(path) is None for path in builder_keys) else None
     return Sharing(place_named(place), keys_for_later(builder_keys, passphrase_file, signing))

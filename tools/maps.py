@@ -7,13 +7,10 @@ else.
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from builders.extras import import_extra
 from store.errors import FlightbagError, Invalid
@@ -22,7 +19,7 @@ from store.format.missing import MissingList
 from store.ground.repository import Repository
 from store.takeoff.coverage import read_missing
 from store.takeoff.mission import Opened
-from tools import geojson, keyfiles, render
+from tools import geojson, keyfiles, lines, render
 from tools.arguments import Json, Mission, StoreBeforeName
 from tools.legend import BY_STATE, DESCRIBED, SIGNS, WHITE
 from tools.outputs import check_output
@@ -35,7 +32,9 @@ if TYPE_CHECKING:
     from builders.atlas import Cell, Grid
 
 # The least width of a map, in characters, and the most lines that a small one is enlarged to.
-_LEAST, _LINES = 20, 40
+_LINES = 40
+# The entries of other missions that a mission, or one another, are compared with: some hundred bytes of memory each.
+MOST_COMPARED = 200_000
 # Black and white, of 256 colours.
 _DARK, _LIGHT = 16, 231
 
@@ -67,29 +66,45 @@ def run(store: StoreBeforeName, mission: Mission, output: Output = None, as_json
     with Repository.open(store) as repository:
         opened = repository.current(mission)
         listed = read_missing(opened, repository.evidence)
-        shared = cells(opened, others_of(repository, opened))
+        others = others_of(repository, opened)
+        shared = cells(opened, others.opened)
         if output is not None and output.suffix == ".png":
             keyfiles.write_over(output, picture(opened, listed))
         elif output is not None:
             geojson.write_map(output, opened, repository.evidence, listed, shared)
     if as_json:
-        print_json(_json(opened, listed, shared) | {"file": None if output is None else str(output)})
+        about = {"file": None if output is None else str(output), "not_compared": others.broken + others.unopened}
+        print_json(_json(opened, listed, shared) | about)
     elif output is not None:
         say(f"wrote {output}: {render.covered(opened.manifest.coverage)}")
+        if output.suffix == ".geojson" and others.unopened:
+            say(f"not compared: {render.many(others.unopened, 'other mission')}; the store has too many entries")
     else:
-        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
-        _print(opened, listed, max(_LEAST, columns - 1), colours=_colours())
+        _print(opened, listed, lines.width() - 1, colours=lines.colours())
     return OK
 
 
-def others_of(repository: Repository, opened: Opened) -> dict[str, Opened]:
-    """Return the other missions of the store, by id, without those that do not verify: `ls` and an audit say why."""
-    others = {}
-    for mission in repository.missions():
-        if mission != opened.manifest.mission.id:
-            with suppress(FlightbagError):
-                others[mission] = repository.current(mission)
-    return others
+class Others(NamedTuple):
+    """The other missions of a store: by id those that verify (`ls` and an audit say why the others do not), the number
+    of those that do not, and of those that were not opened, because too many entries came before."""
+
+    opened: dict[str, Opened]
+    broken: int
+    unopened: int
+
+
+def others_of(repository: Repository, opened: Opened) -> Others:
+    """Return the other missions of the store of an open one, up to MOST_COMPARED entries of theirs."""
+    missions = [mission for mission in repository.missions() if mission != opened.manifest.mission.id]
+    others: dict[str, Opened] = {}
+    entries = 0
+    for number, mission in enumerate(missions):
+        if entries >= MOST_COMPARED:
+            return Others(others, number - len(others), len(missions) - number)
+        with suppress(FlightbagError):
+            others[mission] = repository.current(mission)
+            entries += len(others[mission].table.entries)
+    return Others(others, len(missions) - len(others), 0)
 
 
 def _check(output: Path) -> None:
@@ -118,10 +133,6 @@ def _json(opened: Opened, listed: MissingList, shared: Sequence[Cell]) -> dict[s
     }
 
 
-def _colours() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
 def _print(opened: Opened, listed: MissingList, columns: int, *, colours: bool) -> None:
     takeoff = opened.manifest.mission.takeoff
     for grid in grids(opened, listed, columns):
@@ -130,7 +141,7 @@ def _print(opened: Opened, listed: MissingList, columns: int, *, colours: bool) 
             if colours:
                 write_controls("".join(_painted(letter) for letter in line).rstrip() + "\n")
             else:
-                say("".join(line).rstrip())
+                print("".join(line).rstrip())
     for text in _legend(opened, listed):
         say(text)
 
@@ -175,4 +186,4 @@ def _legend(opened: Opened, listed: MissingList) -> Iterator[str]:
     rows += [
         (SIGNS[reason].letter, str(tiles), reason, SIGNS[reason].meaning) for reason, tiles in listed.by_reason.items()
     ]
-    yield from render.table([*rows, ("T", "", "takeoff", render.takeoff(opened.manifest.mission.takeoff))])
+    yield from lines.table([*rows, ("T", "", "takeoff", render.takeoff(opened.manifest.mission.takeoff))])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 from store.disk import log
@@ -26,7 +27,7 @@ from store.takeoff.mission import Binding
 from store.takeoff.verify import verify_mission
 from store.trust.keys import Signer
 from store.trust.root import SignedRoot
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import (
     Json,
     Keys,
@@ -42,9 +43,9 @@ from tools.arguments import (
     print_lines,
 )
 from tools.parameters import Argument, Option
-from tools.progress import reading_bar
+from tools.progress import reading_bars
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, UNKNOWN, command, print_json, say, status_of_findings
+from tools.status import NO, OK, UNKNOWN, command, exits, print_json, say, status_of_findings
 from tools.verdicts import findings_of, print_verdicts
 
 
@@ -86,7 +87,7 @@ def log_command(
     if as_json:
         print_json({"events": rows})
     else:
-        print_lines(render.table([_event(row) for row in rows]))
+        print_lines(lines.table([_event(row) for row in rows]))
         if rows:
             say(f"hash of the last line: {rows[-1]['hash']}")
     return OK
@@ -129,9 +130,9 @@ def _event(row: dict[str, Any]) -> tuple[str, ...]:
     told = ("at", "event", "hash", "current", "there", "signers", *(["kids"] if "signers" in row else []))
     facts = {key: value for key, value in row.items() if key not in told}
     if signers := row.get("signers"):
-        facts["signed by"] = [one["kid"][:16] + (f" ({one['name']})" if one["name"] else "") for one in signers]
+        facts["signed by"] = [lines.short(one["kid"]) + (f" ({one['name']})" if one["name"] else "") for one in signers]
     state = "current" if row.get("current") else "" if row.get("there", True) else "collected or lost"
-    text = "  ".join(f"{key} {_plain(value)}" for key, value in facts.items())
+    text = "  ".join(f"{key} {lines.shortened(_plain(value))}" for key, value in facts.items())
     return render.when(row["at"]), row["event"], state, text
 
 
@@ -191,16 +192,16 @@ def rollback_command(
         value = {name: str(item) if isinstance(item, ObjectId) else item for name, item in asdict(outcome).items()}
         print_json({**value, "dry_run": dry_run})
     elif outcome.unchanged:
-        say(f"unchanged: {outcome.mission} already has the entries of {outcome.to}")
+        say(f"unchanged: {outcome.mission} already has the entries of {lines.short(outcome.to)}")
     else:
         verb = "would go back" if dry_run else "went back" if outcome.manifest else "has a draft that goes back"
-        say(f"{outcome.mission} {verb} to the entries of {outcome.to}, as sequence {outcome.sequence}")
+        say(f"{outcome.mission} {verb} to the entries of {lines.short(outcome.to)}, as sequence {outcome.sequence}")
         say(f"the manifest that it {'would go' if dry_run else 'goes'} back to has the signing code {outcome.to_code}")
         say(f"valid: {render.validity(outcome.valid_from, outcome.expires_at, now)}")
         if outcome.replaced:
             say(f"this replaced an earlier draft with {render.many(outcome.replaced, 'signature')}")
         if outcome.manifest:
-            say(f"manifest {outcome.manifest}")
+            say(f"manifest {lines.short(outcome.manifest)}")
         elif not dry_run:
             say(
                 f"NOT PUBLISHED: it has {outcome.signatures} of {outcome.threshold} signatures; "
@@ -237,7 +238,7 @@ def _diff(item: Diff) -> Iterator[str]:
     rows += [("!", name) for name in item.changed]
     rows += [("~", f"{name_a} in {item.a}, {name_b} in {item.b}") for name_a, name_b in item.moved]
     rows += [("-", name) for name in item.only_a] + [("+", name) for name in item.only_b]
-    yield from render.table(sorted(rows, key=lambda row: row[1]))
+    yield from lines.table(sorted(rows, key=lambda row: row[1]))
     yield (
         f"shared {render.size(item.shared_bytes)} (=, ~); only in {item.a} {render.size(item.own_a_bytes)} (-, !), "
         f"only in {item.b} {render.size(item.own_b_bytes)} (+, !)"
@@ -264,7 +265,7 @@ def _stats(item: Stats) -> Iterator[str]:
     for name, one in item.missions.items():
         sizes = (render.size(one.bytes), render.size(one.shared_bytes), render.size(one.own_bytes))
         rows.append((name, str(one.objects), *sizes))
-    yield from render.table(rows)
+    yield from lines.table(rows)
     yield f"in the store: {item.objects} objects, {render.size(item.bytes)}"
     yield f"needed by no mission: {item.unreferenced_objects} objects, {render.size(item.unreferenced_bytes)}"
     yield (
@@ -278,7 +279,10 @@ def _store_of_checkout(store: str | None, after: Sequence[str]) -> str:
     return before_names(store, after) if store is not None or after else ""
 
 
-@command
+@exits(
+    kept="nothing has the name of the folder: what was written lies in DIR.partial, "
+    "which the same checkout removes before it begins again"
+)
 def checkout_command(
     store: Annotated[str, leading("The folder of the store.", _store_of_checkout)],
     trust: NeededTrust,
@@ -319,8 +323,8 @@ def checkout_command(
 
 
 def _checkout(media: Media, mission: str, target: str, root: SignedRoot, *, hard_link: bool, as_json: bool) -> int:
-    with reading_bar("verifying") as progress:
-        evidence = StoreEvidence(media, progress)
+    with reading_bars() as progress:
+        evidence = StoreEvidence(media, partial(progress, "verifying"))
         verdict = verify_mission(evidence, mission, root, Binding(int(time.time())))
         if verdict.mission is None:
             if as_json:
@@ -328,7 +332,7 @@ def _checkout(media: Media, mission: str, target: str, root: SignedRoot, *, hard
             else:
                 print_verdicts([verdict])
             return UNKNOWN if verdict.unknown else NO
-        outcome = checkout(verdict.mission, evidence, target, hard_link=hard_link)
+        outcome = checkout(verdict.mission, evidence, target, hard_link=hard_link, progress=progress)
     if as_json:
         print_json({"folder": target, "files": outcome.files, "bytes": outcome.bytes, "how": dict(outcome.how)})
     else:

@@ -19,7 +19,7 @@ from store.disk.opening import OtherType, open_file
 from store.errors import Conflict, Invalid, NotFound, Unavailable, instead_of
 from store.format.toml import TomlError, parse_toml
 from store.remotes.place import Bucket, Folder, Host, place_of
-from tools import render
+from tools import lines
 from tools.arguments import Json, config_folder, print_lines
 from tools.parameters import Argument
 from tools.status import OK, command, print_json, say, warn
@@ -62,7 +62,7 @@ def folder_named(text: str, option: str) -> str:
     if isinstance(place, Folder):
         return path
     remedy = f"run `flightbag sync {text} FOLDER` first, and give that folder"
-    raise Invalid(f"{option} takes a store in a folder, and {text} is {_kind(place)}", remedy=remedy)
+    raise Invalid(f"{option} takes a store in a folder, and {text} is a {_kind(place)}", remedy=remedy)
 
 
 def store_named(text: str) -> str:
@@ -120,7 +120,7 @@ def ls(as_json: Json = False) -> int:
     if as_json:
         print_json({"remotes": [{"name": name, "place": place, "kind": kind} for name, place, kind in rows]})
     else:
-        print_lines(render.table([(name, place) for name, place, _ in rows]))
+        print_lines(lines.table([(name, place) for name, place, _ in rows]))
     return OK
 
 
@@ -164,7 +164,7 @@ def checked_place(text: str) -> str:
 
 
 def _kind(place: Folder | Host | Bucket) -> str:
-    return "a folder" if isinstance(place, Folder) else "a host" if isinstance(place, Host) else "a bucket"
+    return "folder" if isinstance(place, Folder) else "host" if isinstance(place, Host) else "bucket"
 
 
 def _near(text: str, places: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, BinaryIO
 
 from store.disk.layout import open_store
 from store.disk.media import CHUNK
-from store.disk.opening import OtherType, open_file, type_name
+from store.disk.opening import OtherType, nearest, open_file, type_name
 from store.errors import FlightbagError, Invalid, Unavailable
 from store.findings import Finding
 from store.format.receipt import RECEIPT_LIMIT
@@ -26,7 +26,7 @@ from tools.named_remotes import folder_named
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import bytes_bar, reading_bar
-from tools.status import NO, OK, command, error_json, fail, print_json, status_of, warn
+from tools.status import NO, OK, error_json, exits, fail, print_json, status_of, warn
 from tools.streams import write_output
 from tools.sync import effect, refusals
 
@@ -36,7 +36,7 @@ _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _LISTED = 10
 
 
-@command
+@exits(kept="each file that is there is a whole bag or part; a pipe got half a bag, which unpack refuses; pack again")
 def pack_command(
     store: Store,
     missions: Annotated[
@@ -212,7 +212,10 @@ def _target(store: str | None, after: Sequence[str]) -> str:
     return target
 
 
-@command
+@exits(
+    kept="objects that were unpacked stay, and a mission appears only with all of its objects; "
+    "the same unpack writes what is missing"
+)
 def unpack_command(
     target: Annotated[
         str,
@@ -235,6 +238,9 @@ def unpack_command(
     Example: flightbag unpack /media/stick/store bag.tar
     """
     target = folder_named(target, "STORE")
+    if os.path.isfile(target) and len(bags) == 1 and not os.path.isfile(bags[0]):
+        text = f"{target} is a file, and the first argument is the store to unpack to"
+        raise Invalid(text, remedy=f"give the store first: {bags[0]} {target}", path=target)
     outcomes: list[tuple[str, Unpacked | FlightbagError]] = []
     places = " or ".join("standard input" if path == "-" else path for path in (*bags, target))
     with patience(Bound(places, None, as_json=as_json)), reading_bar("unpacking") as progress:
@@ -280,7 +286,9 @@ def _opened(path: str) -> Iterator[BinaryIO]:
     try:
         fd, _ = open_file(path, os.O_RDONLY, follow=True, accept=_is_readable)
     except FileNotFoundError as error:
-        remedy = "check the path, and that its medium is mounted; STORE comes first, then the bags"
+        near = nearest(path)
+        remedy = f"{f'give {near}, or ' if near else ''}check the path, and that its medium is mounted; "
+        remedy += "STORE comes first, then the bags"
         raise Unavailable(f"{path} does not exist", remedy=remedy, kind="missing", path=path) from error
     except OtherType as error:
         text = f"{path}: expected a bag, found a {type_name(error.mode)}"

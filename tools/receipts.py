@@ -21,7 +21,7 @@ from store.ground.repository import Repository
 from store.takeoff.aircraft import read_key, read_state
 from store.takeoff.mission import Verdict
 from store.trust.keys import PublicKey
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import Json, Store, print_lines
 from tools.parameters import Option
 from tools.patience import Bound, patience
@@ -94,10 +94,10 @@ def _lines(shown: Overview, store: str) -> Iterator[str]:
         unknown = [one for one in rows if not one.whose]
         if rows:
             yield title
-        yield from (f"  {line}" for line in render.table([(one.whose, *tell(one)) for one in known]))
+        yield from (f"  {line}" for line in lines.table([(one.whose, *tell(one)) for one in known]))
         for one in unknown[:_UNKNOWNS]:
             claim = f", says {one.receipt.aircraft}" if one.receipt.aircraft else ""
-            yield f"  UNKNOWN key {_kid(one.receipt)[:16]}{claim}: {'  '.join(tell(one))}"
+            yield f"  UNKNOWN key {lines.short(_kid(one.receipt))}{claim}: {'  '.join(tell(one))}"
         if len(unknown) > _UNKNOWNS:
             yield f"  and {render.many(len(unknown) - _UNKNOWNS, 'more receipt')} of unknown keys (see --json)"
     for _, why in shown.refused[:_UNKNOWNS]:

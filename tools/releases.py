@@ -22,7 +22,7 @@ from store.takeoff.verify import parse_release, read_table
 from store.trust.keys import Signer
 from store.trust.root import TrustRoot
 from store.values import replace
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import Json, OptionalKeys, PassphraseFile, SignerCommand, StoreBeforeFile, leading, print_lines
 from tools.parameters import Argument, Option
 from tools.review import Expect, show_and_ask
@@ -172,7 +172,7 @@ def show(
         print_json({"releases": rows}, findings)
     else:
         print_lines(
-            render.table(
+            lines.table(
                 [
                     (
                         row["name"],
@@ -218,11 +218,11 @@ def _lines(release: Release, data: bytes, root: TrustRoot | None = None) -> Iter
     """Yield what a release says, and the keys that have signed it, with their names by a trust root. Whether they may
     is not judged here."""
     yield f"release {release.name} for {release.host}, issued {render.when(release.issued_at)}"
-    yield from render.table([(a.kind, a.host, str(a.id)[:12], a.name) for a in release.approvals])
+    yield from lines.table([(a.kind, a.host, lines.short(a.id), a.name) for a in release.approvals])
     kids = releases.parsed(data)[0].kids
     yield render.many(len(kids), "signature")
     for kid in kids:
-        yield f"  {kid.hex()[:16] if root is None else root.key_text(kid)}"
+        yield f"  {lines.short(kid.hex()) if root is None else root.key_text(kid)}"
     yield f"signing code {releases.code_of(data)}"
 
 

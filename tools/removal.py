@@ -9,7 +9,8 @@ from typing import Annotated
 from store.ground.removal import RemovalPlan, plan_removal
 from store.ground.removal import remove as take_out
 from store.ground.repository import Repository
-from tools import render
+from store.values import replace
+from tools import lines, render
 from tools.arguments import Json, Mission, StoreBeforeName, print_lines
 from tools.parameters import Option
 from tools.status import OK, command, print_json
@@ -34,7 +35,9 @@ def remove(
         plan = (plan_removal if dry_run else take_out)(repository, mission)
     if as_json:
         fields = {name: value for name, value in asdict(plan).items() if name != "unknown"}
-        print_json({**fields, "manifest": str(plan.manifest), "dry_run": dry_run}, plan.unknown)
+        # They keep nothing from being removed.
+        notes = [replace(finding, information=True) for finding in plan.unknown]
+        print_json({**fields, "manifest": str(plan.manifest), "dry_run": dry_run}, notes)
     else:
         print_lines(_lines(plan, dry_run=dry_run))
     return OK
@@ -45,12 +48,12 @@ def _lines(plan: RemovalPlan, *, dry_run: bool) -> Iterator[str]:
     yield f"{verb} mission {plan.mission}, flight {plan.flight}, sequence {plan.sequence}"
     if plan.objects is None or plan.bytes is None:
         reason = plan.unknown[0].message if plan.unknown else ""
-        yield from render.wrapped(f"how much `flightbag gc` frees is not known: {reason}", "", "  ")
+        yield from lines.wrapped(f"how much `flightbag gc` frees is not known: {reason}", "", "  ")
     else:
         freed = f"{render.many(plan.objects, 'object')}, {render.size(plan.bytes)}"
         yield f"`flightbag gc` frees {freed}, when they are older than its grace time"
     if plan.pins:
         yield from render.listed("pinned, and kept until `flightbag unpin`:", plan.pins)
-    yield from render.wrapped(
+    yield from lines.wrapped(
         "other copies of the store keep the mission; a sync from one of them brings it back here", "", "  "
     )

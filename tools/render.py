@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from store.takeoff import quality
 from store.takeoff.engines import engine_for, engines_of
 from store.takeoff.mission import Opened, Verdict, VerifiedMission
 from store.trust.root import TrustRoot
+from tools.lines import short, shortened, table, wrapped
 
 if TYPE_CHECKING:
     from builders.acceptance import Acceptance
@@ -71,16 +71,8 @@ def many(count: int, what: str, plural: str = "") -> str:
 
 
 def listed(word: str, names: Iterable[str]) -> list[str]:
-    """Return the lines that list names after a word: at most 78 columns where the names allow it."""
+    """Return the lines that list names after a word."""
     return wrapped(f"{word} {', '.join(names)}", "", "  ")
-
-
-def wrapped(text: str, first: str, rest: str) -> list[str]:
-    """Return the lines of a paragraph, at most 78 columns where its words allow it, the first one and the rest indented
-    by these."""
-    return textwrap.wrap(
-        text, 78, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
-    )
 
 
 def size(count: int) -> str:
@@ -95,14 +87,13 @@ def size(count: int) -> str:
 
 def key_lines(root: TrustRoot, kid: bytes, note: str = "") -> Iterator[str]:
     """Yield the kid of a key with a note, and its name by a trust root if it has one."""
-    yield f"  {kid.hex()}{'  ' if note else ''}{note}"
-    if name := root.name_of(kid):
-        yield f"    {name}"
+    name = root.name_of(kid)
+    yield "  ".join(filter(None, (f"  {short(kid.hex())}", name, note)))
 
 
 def signed_by(root: TrustRoot, kids: Iterable[bytes]) -> list[tuple[str, str]]:
     """Return rows of a label and a text, one for each key that has signed, with its name by a trust root."""
-    return [("signed by", root.key_text(kid)) for kid in kids]
+    return [("signed by", short(kid.hex()) + (f" ({name})" if (name := root.name_of(kid)) else "")) for kid in kids]
 
 
 def signers_json(root: TrustRoot, kids: Iterable[bytes]) -> list[dict[str, str]]:
@@ -175,32 +166,13 @@ def hexed(value: Mapping[str, Any]) -> dict[str, Any]:
     return {key: item.hex() if isinstance(item, bytes) else item for key, item in value.items()}
 
 
-def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield rows as lines, with their columns aligned by spaces. The last column keeps its length."""
-    if not rows:
-        return
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        yield "  ".join([*cells, row[-1]]).rstrip()
-
-
 def checks(items: Iterable[Check]) -> Iterator[str]:
     """Yield the lines of the checks of a machine: the state, what was looked at, what it is like, and what to do."""
     for item in items:
         head = f"{item.state:<9}{item.name:<18} "
-        yield from textwrap.wrap(
-            head + item.text, 78, subsequent_indent=" " * len(head), break_long_words=False, break_on_hyphens=False
-        )
+        yield from wrapped(item.text, head, " " * len(head))
         if item.remedy:
-            yield from textwrap.wrap(
-                f"-> {item.remedy}",
-                78,
-                initial_indent=" " * 9,
-                subsequent_indent=" " * 12,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
+            yield from wrapped(f"-> {item.remedy}", " " * 9, " " * 12)
 
 
 def finding(item: Finding) -> Iterator[str]:
@@ -208,11 +180,11 @@ def finding(item: Finding) -> Iterator[str]:
     head = f"{item.step}, {STEPS[item.step]}: {item.kind}" if item.step else item.kind
     place = item.entry or item.path
     yield f"  {head:<17}  {place}" if place else f"  {head}"
-    yield f"      {item.message}"
+    yield from wrapped(shortened(item.message), " " * 6, " " * 6)
     if item.missions:
-        yield f"      grounds {', '.join(item.missions)}"
+        yield from wrapped(f"grounds {', '.join(item.missions)}", " " * 6, " " * 8)
     if item.remedy:
-        yield f"      -> {item.remedy}"
+        yield from wrapped(f"-> {item.remedy}", " " * 6, " " * 9)
 
 
 def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
@@ -464,7 +436,7 @@ def build(item: BuildReport, now: int) -> Iterator[str]:
     yield from (f"hint: {hint}" for hint in item.coverage.hints)
     yield from _built_figures(item)
     if item.manifest:
-        yield f"manifest {item.manifest}, sequence {item.sequence}"
+        yield f"manifest {short(item.manifest)}, sequence {item.sequence}"
     if item.signing_code:
         yield f"signing code {item.signing_code}"
     if item.outcome != "failed":
@@ -597,11 +569,11 @@ def measured_recall(figures: Sequence[Measurement], signed: Sequence[Figure]) ->
 
 
 def engines(report: Sequence[EngineReport]) -> Iterator[str]:
-    """Yield the outcome for each engine, with its whole build key, and the errors."""
-    rows = [
-        (one.action, one.backbone, size(one.bytes), "" if one.seconds is None else f"{one.seconds:.2f} s", one.key)
-        for one in report
-    ]
+    """Yield the outcome for each engine, with its build key, and the errors."""
+    rows = []
+    for one in report:
+        seconds = "" if one.seconds is None else f"{one.seconds:.2f} s"
+        rows.append((one.action, one.backbone, size(one.bytes), seconds, short(one.key)))
     yield from table(rows)
     for one in report:
         if one.card is not None and not one.card.proven:
@@ -616,7 +588,7 @@ def engines(report: Sequence[EngineReport]) -> Iterator[str]:
 
 def orders(report: Sequence[OrderReport]) -> Iterator[str]:
     """Yield what became of the order of each engine, with its build key, and why it is ordered."""
-    yield from table([(one.outcome, one.backbone, one.need, one.key) for one in report])
+    yield from table([(one.outcome, one.backbone, short(one.key), one.need) for one in report])
     yield from (f"{one.backbone}: {one.why}" for one in report if one.why)
     if any(one.outcome != "not needed" for one in report):
         yield "carry the orders to the device with `flightbag sync STORE STICK`"
@@ -640,10 +612,10 @@ def offers(rows: Sequence[Mapping[str, Any]], *, signed: bool) -> Iterator[str]:
     """Yield the orders of a store, and why this machine does not meet some."""
     if not rows:
         yield "the store has no orders"
-    yield from table([(row["state"], row["backbone"], row["need"], row["key"]) for row in rows])
+    yield from table([(row["state"], row["backbone"], short(row["key"]), row["need"]) for row in rows])
     for row in rows:
         if row["why"]:
-            yield f"{row['backbone'] or row['key'][:12]}: {row['why']}"
+            yield f"{row['backbone'] or short(row['key'])}: {row['why']}"
         if row.get("remedy"):
             yield f"    -> {row['remedy']}"
         figures = row.get("figures", {}).items()
@@ -681,7 +653,7 @@ def acceptances(taken: Sequence[Acceptance]) -> Iterator[str]:
     if not taken:
         yield "the store that came back has no results"
     for one in taken:
-        yield " ".join(filter(None, (one.outcome, one.backbone, str(one.key))))
+        yield " ".join(filter(None, (one.outcome, one.backbone, short(one.key))))
         if one.result is not None:
             yield f"    made on {one.result.host}"
             lowest = lowest_figures(one.result).items()
@@ -696,7 +668,7 @@ def card(name: str, value: Mapping[str, Any]) -> Iterator[str]:
     """Yield the card of one engine. An empty name is left out."""
     if name:
         yield name
-    yield from table([(f"  {key}", text) for key, text in card_rows(value)])
+    yield from table([(f"  {key}", shortened(text)) for key, text in card_rows(value)])
     yield from (f"  {line}" for line in key_fields(value, compared=False))
 
 
@@ -720,7 +692,7 @@ def card_rows(value: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("unproven", "nothing has run the engine; the network that it was compiled from was checked"))
     if (author := check["author"]) is not None:
         error = f"error {author['max_abs_error']:.3g} of {author['reference_max']:.3g}, cosine {author['cosine']:.6f}"
-        rows.append(("reference", f"{author['digest'][:12]}: {error}"))
+        rows.append(("reference", f"{author['digest']}: {error}"))
     rows.append(("allowed", f"{tolerance['relative_error']:g} of the greatest value, cosine {tolerance['cosine']:g}"))
     rows.append(("made by", ", ".join(f"{tool} {version}" for tool, version in value["tools"].items())))
     rows.append(("build time", f"{value['seconds']:.2f} s"))
@@ -732,14 +704,14 @@ def key_fields(value: Mapping[str, Any], *, compared: bool) -> Iterator[str]:
     fields = dict(value["fields"])
     for step, inner in value["steps"].items():
         fields |= {f"{step}.{name}": one for name, one in inner.items()}
-    yield from table([(name, shown(fields[name])) for name in sorted(fields)])
-    yield f"key {value['key']}"
+    yield from table([(name, shortened(shown(fields[name]))) for name in sorted(fields)])
+    yield f"key {short(value['key'])}"
     if not compared:
         return
     for one in value["differs"]:
         yield f"differs: {one['field']}: {shown(one['new'])}, in the published engine {shown(one['old'])}"
     if value["differs"]:
-        yield f"the published engine has the key {value['against']}: it would be built again"
+        yield f"the published engine has the key {short(value['against'])}: it would be built again"
     else:
         yield "the published engine has this key: it would be reused"
 
@@ -759,9 +731,10 @@ def mission(opened: Opened, missing: MissingList, now: int) -> Iterator[str]:
     """Yield the facts of one manifest, its entries, and how many tiles of the area it does not describe. `now` is unix
     seconds."""
     signers = signed_by(opened.trust_root, opened.signers)
-    yield from table([*mission_facts(opened, missing, now), *signers, ("signing code", opened.signing_code)])
+    rows = [*mission_facts(opened, missing, now), *signers, ("signing code", opened.signing_code)]
+    yield from table([(label, shortened(text)) for label, text in rows])
     yield from baselines(opened.manifest.quality, {})
-    yield from table([(e.kind, size(e.size), str(e.id)[:12], e.name) for e in opened.table.entries])
+    yield from table([(e.kind, size(e.size), short(e.id), e.name) for e in opened.table.entries])
     yield from _engines_of_fleet(opened)
     yield from _arithmetic(opened)
     yield from _outside(opened)
@@ -790,9 +763,8 @@ def review(item: Review, missing: MissingList, now: int) -> Iterator[str]:
     """Yield the facts of a manifest that is about to be signed, what it changes, and the code that names it. `now` is
     unix seconds."""
     entries = item.opened.table.entries
-    yield from table(
-        [*mission_facts(item.opened, missing, now), *signed_by(item.opened.trust_root, item.opened.signers)]
-    )
+    rows = [*mission_facts(item.opened, missing, now), *signed_by(item.opened.trust_root, item.opened.signers)]
+    yield from table([(label, shortened(text)) for label, text in rows])
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(entry.kind for entry in entries).items()))
     yield f"{many(len(entries), 'entry', 'entries')}, {size(sum(item.opened.closure().values()))}: {kinds}"
     yield from _arithmetic(item.opened)
@@ -802,7 +774,7 @@ def review(item: Review, missing: MissingList, now: int) -> Iterator[str]:
     else:
         yield from _changes(item.before, item.opened, now)
     if item.named is not item.opened:
-        yield f"this goes back to manifest {item.named.manifest_id}, whose code is asked for"
+        yield f"this goes back to manifest {short(item.named.manifest_id)}, whose code is asked for"
     yield f"signing code {item.named.signing_code}"
 
 
@@ -928,7 +900,7 @@ def mission_json(opened: Opened) -> dict[str, Any]:
         "quality": [[f.name, f.value, f.least, f.queries, f.recipe.hex()] for f in manifest.quality],
         "unproven": [[f.name, f.least, f.recipe.hex()] for f in manifest.unproven],
         "releases": [str(release) for release in manifest.releases],
-        "root": manifest.merkle_root.hex(),
+        "merkle_root": manifest.merkle_root.hex(),
         "table": {"id": str(manifest.table), "size": manifest.table_size},
         "identity": manifest.identity.hex(),
         "entries": [

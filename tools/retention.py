@@ -14,13 +14,17 @@ from store.ground.gc import GRACE, GcPlan, collect, peeked_rows, pin, pins, plan
 from store.ground.naming import object_named
 from store.ground.needs import KEEP_LAST
 from store.ground.repository import Repository
-from tools import render
+from tools import lines, render
 from tools.arguments import Json, Store, StoreBeforeName, print_lines
 from tools.parameters import Argument, Option
-from tools.status import OK, command, print_json, say, warn
+from tools.progress import work_bars
+from tools.status import OK, command, exits, print_json, say, warn
 
 
-@command
+@exits(
+    kept="each object lies in the store or in trash/, and none that a mission needs was moved; "
+    "the same gc goes on where it stopped"
+)
 def gc(
     store: Store,
     keep_last: Annotated[int, Option(min=1, help="The number of manifests to keep of each mission.")] = KEEP_LAST,
@@ -73,12 +77,14 @@ def gc(
 def _collect(repository: Repository, *, wait: bool, **settings: Any) -> GcPlan:
     """Collect. With `wait`, first print which process it waits for."""
     try:
-        return collect(repository, **settings)
+        with work_bars() as progress:
+            return collect(repository, progress=progress, **settings)
     except Locked as error:
         if not wait:
             raise
         warn(f"waiting: {error.message}")
-    return collect(repository, wait=True, **settings)
+    with work_bars() as progress:
+        return collect(repository, wait=True, progress=progress, **settings)
 
 
 def _collected(plan: GcPlan, *, dry_run: bool) -> Iterator[str]:
@@ -88,7 +94,7 @@ def _collected(plan: GcPlan, *, dry_run: bool) -> Iterator[str]:
         yield f"kept because younger than the grace time: {plan.young} objects, {render.size(plan.young_bytes)}"
     yield f"{would}moved to the trash: {render.many(len(plan.trash), 'object')}, {render.size(plan.trash_bytes)}"
     for id_ in plan.manifests:
-        yield f"{would}no longer kept: manifest {id_}"
+        yield f"{would}no longer kept: manifest {lines.short(id_)}"
     for one in plan.folders:
         things = render.many(one.things, "thing")
         yield f"{would}deleted for good: {one.path}, {things}, {render.size(one.bytes)}"
@@ -116,7 +122,7 @@ def pin_command(
             if as_json:
                 print_json({"pins": [{"name": one, "object": id_} for one, id_ in id_by_name.items()]})
             else:
-                print_lines(render.table(list(id_by_name.items())))
+                print_lines(lines.table([(name, lines.short(id_)) for name, id_ in id_by_name.items()]))
             return OK
         name, what = named
         id_ = _pinnable(repository, what)
@@ -124,7 +130,7 @@ def pin_command(
     if as_json:
         print_json({"pins": [{"name": name, "object": str(id_)}]})
     else:
-        say(f"pinned {id_} as {name}")
+        say(f"pinned {lines.short(id_)} as {name}")
     return OK
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from builders.extras import require_build_extra
 from store.findings import Finding
-from tools import render
+from tools import lines, render
 from tools.arguments import Json, MissionFilePath, StoreOption, cache_folder, print_lines
 from tools.parameters import Option
 from tools.progress import work_bars
@@ -62,7 +62,7 @@ def status(
 
 def _lines(item: Standing, then: str, now: int, *, verbose: bool) -> Iterator[str]:
     yield f"mission {item.mission}"
-    yield from render.table([*_published(item, now, verbose=verbose), *_draft(item, now, verbose=verbose)])
+    yield from lines.table([*_published(item, now, verbose=verbose), *_draft(item, now, verbose=verbose)])
     one = item.comparison
     if one is not None:
         for engine in one.engines:
@@ -125,7 +125,7 @@ def _key(signer: Signer, *, verbose: bool) -> str:
 
 def _differences(one: Comparison, published: bool, *, verbose: bool) -> Iterator[str]:
     for difference in one.refused:
-        yield from render.wrapped(f"a build refuses: {_words(difference)}", "  ", "    ")
+        yield from lines.wrapped(f"a build refuses: {_words(difference)}", "  ", "    ")
     if [difference.kind for difference in one.differences] == ["mission"] and not published:
         yield f"  nothing is published; a build makes {one.missing} of {one.artifacts} artifacts"
         return
@@ -135,7 +135,7 @@ def _differences(one: Comparison, published: bool, *, verbose: bool) -> Iterator
     for same in by_kind.values():
         named = same if verbose else same[:_NAMED]
         for difference in named:
-            yield from render.wrapped(_words(difference), "  ", "    ")
+            yield from lines.wrapped(_words(difference), "  ", "    ")
         if len(same) > len(named):
             yield f"  {same[0].kind}: and {len(same) - len(named)} more (see --verbose)"
 

@@ -1,14 +1,5 @@
 """Exit statuses, the status that an error stands for, and what a command prints. Scripts may rely on the numbers.
 
-0  done, or GO
-1  the answer is no: NO-GO, coverage failed, no such mission
-2  wrong arguments or invalid input
-3  unknown: locked, unreadable, disk full, a missing extra, output that cannot be written
-130  interrupted
-141  nobody reads the output (see `program`)
-
-`store-fsck` has statuses of its own (see `fsck`).
-
 With `--json` a command prints one document (docs/json.md), whatever happens. `print_json` and `fail` give it its parts,
 and `exits` prints it when the command ends: so the status in it is the exit status. Only a command that goes on after
 its result calls `print_document`; from then on nothing changes the status.
@@ -17,6 +8,7 @@ its result calls `print_document`; from then on nothing changes the status.
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, ParamSpec, TextIO
@@ -25,11 +17,23 @@ import click
 
 from store.errors import NO_SPACE, FlightbagError, Invalid, Unavailable, no_space
 from store.findings import Finding
+from tools.lines import fitted, shortened
 from tools.parameters import Later
 from tools.printable import printable
 from tools.streams import OutputLost, discard
 
-OK, NO, USAGE, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 130
+OK, NO, USAGE, UNKNOWN, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 128 + signal.SIGINT, 128 + signal.SIGPIPE
+# What each says, for people: docs/commands.md lists them. `store-fsck` has statuses of its own (see `fsck`).
+MEANINGS = {
+    OK: "done, or GO",
+    NO: "the answer is no, for certain: NO-GO, something is damaged or not signed as it must be, a gate was not met, "
+    "there is no such mission",
+    USAGE: "wrong arguments, or an input that breaks a rule: a mission file, a key, a trust root",
+    UNKNOWN: "could not look, or not do it: what was to be looked at (a store, a bag, a proof, an aircraft's state) is "
+    "not there, not mounted, locked or unreadable; a full disk, a missing extra, output that cannot be written",
+    INTERRUPTED: "interrupted",
+    READER_GONE: "nobody reads the output",
+}
 P = ParamSpec("P")
 
 
@@ -56,8 +60,9 @@ def lacks_signatures(signatures: int, threshold: int) -> Finding:
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """Print a line for people: on standard output, or on `file`."""
-    print(printable(text), file=file or sys.stdout)
+    """Print a line for people, as several where it is too wide: on standard output, or on `file`."""
+    for line in fitted(printable(text), file):
+        print(line, file=file or sys.stdout)
 
 
 def warn(*lines: str) -> None:
@@ -153,7 +158,7 @@ def fail(error: FlightbagError, *, as_json: bool) -> None:
     if as_json:
         _document.error = error_json(error)
     for message in error.problems or (error.message,):
-        say(f"flightbag: {message}", sys.stderr)
+        say(f"flightbag: {shortened(message)}", sys.stderr)
     if error.remedy:
         first, *more = error.remedy.split("\n")
         say(f"  -> {first}", sys.stderr)
@@ -200,9 +205,9 @@ def _defect() -> Unavailable:
     )
 
 
-def interrupted_error() -> Unavailable:
-    """Return the error of a command that was interrupted."""
-    return Unavailable("interrupted", kind="interrupted")
+def interrupted_error(kept: str = "") -> Unavailable:
+    """Return the error of a command that was interrupted; `kept` says what is left of its work, and what to do."""
+    return Unavailable("interrupted", remedy=kept, kind="interrupted")
 
 
 def exits(
@@ -210,13 +215,15 @@ def exits(
     error_status: Callable[[FlightbagError], int] = status_of,
     unknown: int = UNKNOWN,
     interrupted: int = INTERRUPTED,
+    kept: str = "",
     good: Container[int] = (OK,),
 ) -> Callable[[Callable[P, int]], Callable[P, None]]:
     """Return a decorator that makes a command of a function that returns its status: every error becomes a status, and
     with the keyword `as_json` the command prints one JSON document.
 
     `error_status` gives the status of a FlightbagError, `unknown` is the status of an error of the program itself;
-    `good` are the statuses that say that nothing is wrong.
+    `kept` says what is left of the work of a long command that was interrupted, and what to do; `good` are the statuses
+    that say that nothing is wrong.
     """
 
     def decorate(function: Callable[P, int]) -> Callable[P, None]:
@@ -249,7 +256,7 @@ def exits(
                     fail(full, as_json=as_json)
                     status = error_status(full)
             except KeyboardInterrupt:
-                fail(interrupted_error(), as_json=as_json)
+                fail(interrupted_error(kept), as_json=as_json)
                 status = interrupted
             except Exception:  # noqa: BLE001 - an error of the program is "unknown", never Python's 1, which means "no"
                 _document.error = error_json(_defect())

@@ -25,7 +25,7 @@ from store.takeoff.mission import Binding, Opened, OperatorCheck, Verdict
 from store.takeoff.proof import PROOF_LIMIT, Proof, prove
 from store.takeoff.verify import open_mission, verify_mission
 from store.trust.root import MAX_STEPS, SignedRoot
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import (
     DropCache,
     GiveUp,
@@ -51,7 +51,7 @@ from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import is_shown, reading_bar
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, UNKNOWN, command, lacks_signatures, print_document, print_json, say
+from tools.status import NO, OK, UNKNOWN, command, exits, lacks_signatures, print_document, print_json, say
 from tools.verdicts import findings_of, print_verdicts
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def sign(
         )
         return OK if outcome.manifest or key else NO
     if outcome.manifest is not None:
-        say(f"published {mission}, sequence {issue.sequence}, manifest {outcome.manifest}")
+        say(f"published {mission}, sequence {issue.sequence}, manifest {lines.short(outcome.manifest)}")
     else:
         say(f"{mission} is still a draft, with {outcome.signatures} of {outcome.threshold} signatures")
     say(f"valid: {render.validity(issue.valid_from, issue.expires_at, now)}")
@@ -127,7 +127,7 @@ def discard(store: StoreBeforeName, mission: Mission, as_json: Json = False) -> 
     return OK
 
 
-@command
+@exits(kept="there is no verdict, which is no GO; verify again")
 def verify(
     store: Store,
     mission: OptionalMission = None,

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted
+from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted, instead_of
 from store.format.code import short_code
 from store.format.duration import duration_text, lifetime_of
 from store.format.ids import begun_by, may_begin
@@ -25,7 +25,7 @@ from store.trust import draft as drafts
 from store.trust.draft import DRAFT_LIMIT, RootDraft
 from store.trust.keys import PrivateKey, PublicKey
 from store.trust.root import ROLES, SALT_SIZE, RoleName, SignedRoot, TrustRoot, check_begun
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import (
     Json,
     Keys,
@@ -185,7 +185,7 @@ def _role(text: str) -> RoleName:
     for name in ROLES:
         if name == text:
             return name
-    raise Invalid(f"{text!r} is not a role", remedy=f"give one of {', '.join(ROLES)}")
+    raise Invalid(f"{text!r} is not a role", remedy=f"{instead_of(text, ROLES)}; the roles are {', '.join(ROLES)}")
 
 
 @command
@@ -274,7 +274,8 @@ def set_releases(
     Example: flightbag trust set-releases ground next.draft required
     """
     if what not in ("required", "optional"):
-        raise Invalid(f"{what!r} is neither required nor optional", remedy="give one of the two")
+        remedy = instead_of(what, ("required", "optional"))
+        raise Invalid(f"{what!r} is neither required nor optional", remedy=remedy)
     return _edit(store, draft, lambda d: d.with_fields(releases=what), as_json=as_json)
 
 
@@ -405,7 +406,8 @@ def rotate(
     with Repository.open(store) as repository:
         if repository.evidence.root_versions() and repository.trust_root().root.digest == root_draft.root.digest:
             if as_json:
-                print_json(_json(root_draft, "") | {"in_effect": True})
+                path = repository.media.absolute(f"trust/{root_draft.root.version}.root.cbor")
+                _print_effect(root_draft, path, Ended({}, {}, {}, {}, ()), dry_run=dry_run)
             else:
                 say(f"trust root {root_draft.root.version} is already in effect")
             return OK
@@ -510,7 +512,7 @@ def _would_end(store: str, root_draft: RootDraft, *, as_json: bool) -> int:
         drafts.require_follows(root_draft, repository.trust_root() if repository.evidence.root_versions() else None)
         ended = ended_by(repository, SignedRoot(root, root_draft.envelope))
     if as_json:
-        print_json({"version": root.version, "code": short_code(root.digest), "dry_run": True, "ended": asdict(ended)})
+        _print_effect(root_draft, None, ended, dry_run=True)
         return OK
     say(f"trust root {root.version}, code {short_code(root.digest)}, is not in effect yet")
     print_lines(_ended(ended, "would be "))
@@ -524,12 +526,9 @@ def _into_effect(store: str, root_draft: RootDraft, *, as_json: bool) -> int:
         path = repository.media.absolute(f"trust/{signed.root.version}.root.cbor")
     root = signed.root
     if as_json:
-        print_json(
-            {"root": path, "domain": root.domain, "domain_id": root.domain_id.hex(), "version": root.version}
-            | {"code": short_code(root.digest), "grounded": ended.missions, "ended": asdict(ended)}
-        )
+        _print_effect(root_draft, path, ended, dry_run=False)
         return OK
-    say(f"trust domain {root.domain}, id {root.domain_id.hex()}")
+    say(f"trust domain {root.domain}, id {lines.short(root.domain_id.hex())}")
     say(f"trust root {root.version} is in effect, code {short_code(root.digest)}: wrote {path}")
     if root.version == 1:
         say("give a copy of that file to everyone who verifies, by another way than the store")
@@ -537,6 +536,10 @@ def _into_effect(store: str, root_draft: RootDraft, *, as_json: bool) -> int:
         say("`flightbag sync` carries it: everyone who has pinned an earlier trust root accepts it")
     print_lines(_ended(ended, ""))
     return OK
+
+
+def _print_effect(root_draft: RootDraft, path: str | None, ended: Ended, *, dry_run: bool) -> None:
+    print_json(_json(root_draft, "") | {"file": path, "ended": asdict(ended), "dry_run": dry_run})
 
 
 def _ended(ended: Ended, would: str) -> Iterator[str]:
@@ -547,7 +550,7 @@ def _ended(ended: Ended, would: str) -> Iterator[str]:
     for name, why in ended.releases.items():
         yield f"release {name} {is_}worth nothing: {why}; make it again with `flightbag release new`"
     for key, why in ended.results.items():
-        yield f"result {key[:12]} {is_}worth nothing: {why}; fulfil the order again"
+        yield f"result {lines.short(key)} {is_}worth nothing: {why}; fulfil the order again"
     for name, why in ended.withdrawals.items():
         yield f"withdrawal {name} {is_}without its signers: {why}; withdraw it again, with keys of the new trust root"
     for mission in ended.drafts:
@@ -605,10 +608,10 @@ def _json(root_draft: RootDraft, draft: str) -> dict[str, Any]:
 def _lines(root_draft: RootDraft, draft: str) -> Iterator[str]:
     root = root_draft.root
     of_root, of_before = _signers(root_draft)
-    yield from render.table(
+    yield from lines.table(
         [
             ("trust root", f"{root.version}{' (draft)' if draft else ''}"),
-            ("domain", f"{root.domain}, id {root.domain_id.hex()}"),
+            ("domain", f"{root.domain}, id {lines.short(root.domain_id.hex())}"),
             ("code", short_code(root.digest)),
             ("issued", render.when(root.issued_at)),
             *((label, text) for label, text in rules_of(root) if text),
@@ -643,7 +646,7 @@ def _next_step(root_draft: RootDraft, draft: str) -> Iterator[str]:
     for one in root_draft.signatures():
         yield f"{one.have} of {one.threshold} required signatures by root keys of trust root {one.version}"
     if all(one.enough for one in root_draft.signatures()):
-        yield f"the draft has enough signatures: flightbag trust rotate STORE {draft}"
+        yield f"the draft has enough signatures: `flightbag trust rotate STORE {draft}`"
     else:
         yield f"carry {draft} to the holder of the next root key: flightbag trust sign {draft} --key KEY"
 
@@ -680,7 +683,7 @@ def _changes(old: TrustRoot, new: TrustRoot) -> Iterator[str]:
     for key, called in new.names:
         was = old.name_of(key.kid)
         if was != called and any(key in old.role(role).keys for role in ROLES):
-            yield f"  {key.kid.hex()[:16]} is called {called}, before {was or 'nothing'}"
+            yield f"  {lines.short(key.kid.hex())} is called {called}, before {was or 'nothing'}"
     for (label, was), (_, is_) in zip(rules_of(old), rules_of(new), strict=True):
         if is_ != was:
             yield f"  {label}: {is_ or 'none'}, before {was or 'none'}"

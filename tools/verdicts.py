@@ -6,7 +6,6 @@ Elsewhere it is the same line alone. The word tells, never the colour.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -15,12 +14,12 @@ from store.takeoff.mission import Verdict
 from store.values import replace
 from tools import render
 from tools.arguments import print_lines
+from tools.lines import colours, columns_of, fitted
 from tools.printable import printable
 from tools.status import say
 from tools.streams import write_controls
 
 _GREEN, _RED, _PLAIN = "\x1b[1;32m", "\x1b[1;31m", "\x1b[0m"
-_MOST_COLUMNS = 78
 
 
 def print_verdicts(verdicts: Sequence[Verdict], *, past: bool = False) -> None:
@@ -43,8 +42,8 @@ def _announce(line: str, *, good: bool, past: bool) -> None:
     if past or not sys.stdout.isatty():
         say(line)
         return
-    colour = "" if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else _GREEN if good else _RED
-    text = printable(line)
-    rule = "=" * min(len(text), _MOST_COLUMNS)
-    for each in (rule, text, rule):
+    colour = "" if not colours() else _GREEN if good else _RED
+    texts = fitted(printable(line))
+    rule = "=" * max(map(columns_of, texts))
+    for each in (rule, *texts, rule):
         write_controls(f"{colour}{each}{_PLAIN if colour else ''}\n")

@@ -16,7 +16,7 @@ from store.ground.repository import Repository
 from store.ground.withdrawals import Outcome, Pending
 from store.trust.keys import Signer
 from store.trust.root import TrustRoot
-from tools import keyfiles, render
+from tools import keyfiles, lines, render
 from tools.arguments import (
     Json,
     OptionalKeys,
@@ -169,7 +169,7 @@ def _outcome(outcome: Outcome, again: str) -> Iterator[str]:
 
 
 def _lines(pending: Pending) -> Iterator[str]:
-    yield from render.table(
+    yield from lines.table(
         [
             ("withdraws", _subject(pending.value)),
             ("reason", pending.value.reason),
@@ -182,7 +182,7 @@ def _lines(pending: Pending) -> Iterator[str]:
 def _subject(value: Withdrawal) -> str:
     if value.mission:
         return f"mission {value.mission}, up to sequence {value.sequence} of epoch {value.epoch}"
-    return f"release {value.release.hex()}"
+    return f"release {lines.short(value.release.hex())}"
 
 
 def _json(pending: Pending) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from builders.cluster.parcel import bad_reply
 from builders.engines.base import EngineBackend
 from builders.extras import import_extra
 from builders.report import NodeReport
-from store.errors import Corrupt, Invalid, Unavailable
+from store.errors import Corrupt, Invalid, Unavailable, instead_of
 
 MAX_TRIES = 5
 # Of the requests under way; the object store spills to disk beyond its own size.
@@ -372,7 +372,8 @@ def address_of(executor: str) -> str | None:
         return f"{host}:{port}"
     raise Invalid(
         f"{executor[:80]!r} names no executor",
-        remedy="give local, ray for the cluster that this machine is a node of, or ray://HOST:PORT of its head",
+        remedy=f"{instead_of(executor, (LOCAL, RAY))}; local is this machine, ray the cluster that it is a node of, "
+        "and ray://HOST:PORT another one by its head",
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TextIO, TypeVar
 
 from builders.engines.failures import failure
 from store.errors import FlightbagError, Unavailable
-from store.installation import install_command
+from store.installation import install_remedy
 
 # Names that some supported versions lack -> the first version that has them.
 SINCE: Mapping[str, str] = {
@@ -88,7 +88,7 @@ class Product:
     @property
     def remedy(self) -> str:
         """How the product is installed, and where that can be done."""
-        return install_command(self.extra) + self.where
+        return install_remedy(self.extra) + self.where
 
 
 TENSORRT = Product(
@@ -151,7 +151,7 @@ def import_cuda(product: Product = TENSORRT) -> Any:
             return importlib.import_module(name)
     raise Unavailable(
         "the Python module of the CUDA runtime is not installed",
-        remedy=install_command(product.extra),
+        remedy=install_remedy(product.extra),
         library="cuda-bindings",
         extra=product.extra,
     )

@@ -27,6 +27,7 @@ from builders.imagery.roworder import Extent, RowOrder, Scheme
 from builders.imagery.sqlite import Database
 from builders.imagery.stamps import SourceStamp
 from builders.imagery.xyz import XyzSource
+from store.disk.opening import nearest
 from store.errors import Invalid, Unavailable
 
 if TYPE_CHECKING:
@@ -188,7 +189,9 @@ def _first_bytes(path: Path) -> bytes:
         with open_regular(path, "tile source") as file:
             return file.read(len(_SQLITE))
     except Invalid as error:  # the remedy is for somebody who knows which kinds of source exist
-        raise Invalid(error.message, remedy=_REMEDY, path=str(path)) from None
+        near = "" if os.path.lexists(path) else nearest(path)
+        remedy = f"give {near}, or {_REMEDY}" if near else _REMEDY
+        raise Invalid(error.message, remedy=remedy, path=str(path)) from None
     except OSError as error:
         raise Unavailable(
             f"tile source {path} cannot be read: {error.strerror}",

@@ -49,6 +49,7 @@ from builders.mission.schema import (
     one_or_more,
     scaled,
 )
+from store.disk.opening import nearest
 from store.errors import FlightbagError, Invalid, Unavailable
 from store.format.area import Area as ExactArea
 from store.format.manifest import Takeoff as ExactTakeoff
@@ -215,9 +216,13 @@ class _Report:
             listed = self.problems[:_MAX_PROBLEMS]
             if more := len(self.problems) - len(listed):
                 listed.append(f"{self.path}: {more} more problems are not listed")
-            raise Invalid("\n".join(listed), path=str(self.path), problems=tuple(listed))
+            remedy = "correct the file; `flightbag new` writes one in which every key is explained"
+            raise Invalid("\n".join(listed), remedy=remedy, path=str(self.path), problems=tuple(listed))
         if self.unreadable:
-            raise Unavailable("\n".join(self.unreadable), path=str(self.path), problems=tuple(self.unreadable))
+            remedy = "check who may read the file, and that its medium is mounted"
+            raise Unavailable(
+                "\n".join(self.unreadable), remedy=remedy, path=str(self.path), problems=tuple(self.unreadable)
+            )
 
 
 def _nearest(word: str, known: Iterable[str]) -> str | None:
@@ -571,7 +576,9 @@ def _check_paths(sections: _Sections, report: _Report) -> None:
             mode = path.stat().st_mode
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-                report.add_wrong(key, f"the path of a file; {path} does not exist")
+                near = nearest(path)
+                meant = f", did you mean {os.path.basename(near)}?" if near else ""
+                report.add_wrong(key, f"the path of a file; {path} does not exist{meant}")
             else:
                 report.add_unreadable(key, f"{path} cannot be read: {error.strerror}")
             continue

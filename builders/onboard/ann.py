@@ -29,7 +29,7 @@ from builders.extras import import_extra
 from builders.onboard.exact import MAX_TOP, NO_ROW, RowBlock
 from store.errors import Corrupt, Invalid, Refused, Unavailable
 from store.format.host import fit
-from store.installation import install_command
+from store.installation import install_remedy
 
 METHODS = ("ivf", "hnsw")
 MAX_DIM = 1 << 16
@@ -427,7 +427,7 @@ def _faiss(oldest: tuple[int, ...] = _OLDEST) -> Any:
     if _numbers(faiss) < oldest:
         raise Unavailable(
             f"faiss {faiss.__version__} is older than {_text(oldest)}",
-            remedy=install_command("faiss"),
+            remedy=install_remedy("faiss"),
             library="faiss",
             extra="faiss",
         )

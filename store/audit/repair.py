@@ -13,8 +13,8 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from store.audit.fsck import Audit
 from store.audit.repair_plan import FROM_LOG, RepairPlan, Sources, Step, has_object, opened_from, plan_repair
@@ -52,10 +52,16 @@ class Repaired:
     audit: Audit
 
 
-def apply_repair(plan: RepairPlan, repository: Repository, replicas: Sequence[Repository]) -> list[Step]:
+def apply_repair(
+    plan: RepairPlan,
+    repository: Repository,
+    replicas: Sequence[Repository],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Step]:
     """Carry out a plan alone with the store, mend the index, add a line to the log. Return the steps carried out.
 
-    Raise Locked, and Unavailable if the store cannot be written. A source that fails is passed over.
+    `progress` gets the kind of work, and how many objects were fetched now and are to be fetched in all. Raise Locked,
+    and Unavailable if the store cannot be written. A source that fails is passed over.
     """
     media, disk = repository.media, repository.disk
     moved = []
@@ -83,7 +89,7 @@ def apply_repair(plan: RepairPlan, repository: Repository, replicas: Sequence[Re
         # The steps so far may have replaced folders, so the store is opened again.
         with Repository.open(media.path, disk) as fresh:
             runner = _StepRunner(fresh, replicas)
-            applied += runner.run(step for step in plan.steps if step not in applied)
+            applied += runner.run([step for step in plan.steps if step not in applied], progress)
             index = mend_index(fresh)
             if applied or any(index):
                 facts = _facts(applied, index)
@@ -200,13 +206,19 @@ class _StepRunner:
         self.replicas = replicas
         self.sources = Sources(self.media, replicas)
 
-    def run(self, steps: Iterable[Step]) -> list[Step]:
+    def run(self, todo: Sequence[Step], progress: Callable[[str, int, int], None] | None) -> list[Step]:
         """Carry out the steps, and return those that were carried out."""
-        todo = list(steps)
         sweep(self.media, self.disk)
         applied = [step for step in todo if step.action == "root" and self.root(step)]
         wanted = {ObjectId.parse(step.name.replace("/", "")[7:]): step for step in todo if step.action == "fetch"}
-        fetched = self.fetch((id_, step.limit) for id_, step in wanted.items())
+
+        def counted() -> Iterator[tuple[ObjectId, int]]:
+            for id_, step in wanted.items():
+                yield id_, step.limit
+                if progress is not None:
+                    progress("mending", 1, len(wanted))
+
+        fetched = self.fetch(counted())
         applied += [step for id_, step in wanted.items() if id_ in fetched]
         applied += [step for step in todo if step.action == "ref" and self.ref(step)]
         return applied
@@ -291,14 +303,15 @@ def repair(
     *,
     audited: Callable[[Media, Scope], Audit],
     show: Callable[[RepairPlan], None],
+    bars: Callable[[], AbstractContextManager[Callable[[str, int, int], None] | None]] = nullcontext,
     disk: Disk | None = None,
     drop_cache: bool | None = False,
 ) -> Repaired:
     """Audit, plan and apply until a plan has no new steps. Return the steps carried out, and the last audit.
 
     `audited` audits a store in a scope (see `fsck`); the last audit has the whole scope. `show` gets each plan before
-    it is applied. Raise as `fsck` does, Locked if another process uses the store, and Unavailable if it cannot be
-    written.
+    it is applied, and `bars` gives what follows that (see `apply_repair`). Raise as `fsck` does, Locked if another
+    process uses the store, and Unavailable if it cannot be written.
     """
     applied: list[Step] = []
     tried: set[tuple[Step, ...]] = set()
@@ -312,7 +325,8 @@ def repair(
             plan = plan_repair(repository, audit, replicas)
             if plan.work and plan.steps not in tried and len(tried) < _ROUNDS:
                 show(plan)
-                applied += apply_repair(plan, repository, replicas)
+                with bars() as progress:
+                    applied += apply_repair(plan, repository, replicas, progress)
                 tried.add(plan.steps)
                 now = quick
             elif now == scope:

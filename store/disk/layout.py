@@ -11,6 +11,7 @@ import re
 from itertools import islice
 
 from store.disk.media import OBJECTS, Media
+from store.disk.opening import nearest as similar
 from store.errors import Corrupt, Invalid, NoStore, NotFound, Unavailable
 from store.format.toml import parse_toml
 
@@ -166,6 +167,8 @@ def _diagnosis_of_nothing(path: str) -> tuple[str, str]:
         return "does not exist", "check the path"
     if not _names(nearest):
         return f"does not exist, and {nearest} is empty", _MOUNT
+    if (meant := similar(path)) and os.path.lexists(os.path.join(meant, TOML)):
+        return "does not exist", f"give {meant}"
     if below := _stores_below(nearest):
         return "does not exist", f"check the path; the nearest stores: {_listed(below)}"
     return "does not exist", f"check the path; {_MOUNT}"

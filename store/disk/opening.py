@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 
 _ALWAYS = os.O_CLOEXEC | os.O_NOCTTY
 _FOLLOWING = getattr(os, "O_PATH", 0) and os.O_PATH | os.O_CLOEXEC
@@ -80,6 +81,25 @@ def _open_by_name(
         os.close(fd)
         raise OtherType(after.st_mode)
     return fd, after
+
+
+def nearest(path: str | os.PathLike[str]) -> str:
+    """Return the path that may be meant by one that leads to nothing: the thing beside it whose name is most like its
+    own, also where a folder above is mistyped; "" for none. The look at a folder ends after 1000 names."""
+    from difflib import get_close_matches  # takes milliseconds, and only a mistake needs it
+
+    folder, name = os.path.split(os.fspath(path).rstrip(os.sep))
+    if folder and not os.path.isdir(folder):
+        meant = nearest(folder)
+        return there if meant and os.path.lexists(there := os.path.join(meant, name)) else ""
+    try:
+        with os.scandir(folder or os.curdir) as entries:
+            names = [entry.name for entry in islice(entries, 1000)]
+    except (OSError, ValueError):
+        return ""
+    by_lower = {one.lower(): one for one in sorted(names, reverse=True)}
+    like = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.7)
+    return os.path.join(folder, by_lower[like[0]]) if like else ""
 
 
 def type_name(mode: int) -> str:

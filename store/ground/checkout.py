@@ -12,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from store.disk.durable import Disk
@@ -48,14 +48,21 @@ class Checkout:
 
 
 def checkout(
-    mission: VerifiedMission, evidence: StoreEvidence, target: str, *, hard_link: bool = False, disk: Disk | None = None
+    mission: VerifiedMission,
+    evidence: StoreEvidence,
+    target: str,
+    *,
+    hard_link: bool = False,
+    disk: Disk | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Checkout:
     """Write the files of a mission to the folder `target`; they are durable on return.
 
     `evidence` is what the mission was verified from. With `hard_link` the files are other names of the store's objects:
-    a write through one would change the object. Raise Conflict if `target` exists and is not empty, Unavailable
-    (kind file-too-large) if its file system takes no file as large as an entry, Corrupt or Unavailable if the medium no
-    longer returns the verified bytes, Locked if another checkout writes there.
+    a write through one would change the object. `progress` gets the kind of work, bytes done now and bytes in all.
+    Raise Conflict if `target` exists and is not empty, Unavailable (kind file-too-large) if its file system takes no
+    file as large as an entry, Corrupt or Unavailable if the medium no longer returns the verified bytes, Locked if
+    another checkout writes there.
     """
     disk = disk or Disk()
     target = os.path.abspath(target)
@@ -77,7 +84,7 @@ def checkout(
             text, remedy = f"another checkout is writing {partial}", "wait for it to end, and run this again"
             raise Locked(text, remedy=remedy, kind="locked", path=partial) from error
         _empty_partial(disk, partial)
-        written = _write(mission, evidence, partial, disk, hard_link=hard_link)
+        written = _write(mission, evidence, partial, disk, progress or (lambda *_: None), hard_link=hard_link)
         disk.rename(partial, target)
         disk.sync_directory(os.path.dirname(target))
     finally:
@@ -97,7 +104,15 @@ def _empty_partial(disk: Disk, partial: str) -> None:
     disk.make_directory(os.path.join(partial, RECORD))
 
 
-def _write(mission: VerifiedMission, evidence: StoreEvidence, top: str, disk: Disk, *, hard_link: bool) -> Checkout:
+def _write(
+    mission: VerifiedMission,
+    evidence: StoreEvidence,
+    top: str,
+    disk: Disk,
+    progress: Callable[[str, int, int], None],
+    *,
+    hard_link: bool,
+) -> Checkout:
     how: dict[str, int] = {}
     folders: dict[str, None] = {"": None, RECORD: None}
     written: list[str] = []
@@ -112,12 +127,15 @@ def _write(mission: VerifiedMission, evidence: StoreEvidence, top: str, disk: Di
                 folders[above] = None
         return os.path.join(top, name)
 
-    total = 0
+    total = sum(entry.size for entry in mission.table.entries)
+
+    def advance(what: str) -> Callable[[int], None]:
+        return lambda count: progress(what, count, total)
+
     for entry in mission.table.entries:
         path = place(entry.name)
-        way = _bring(evidence.media, entry.id, entry.size, path, disk, hard_link=hard_link)
+        way = _bring(evidence.media, entry.id, entry.size, path, disk, advance("writing"), hard_link=hard_link)
         how[way] = how.get(way, 0) + 1
-        total += entry.size
         written.append(path)
     for name, data in _record(mission, evidence):
         path = place(f"{RECORD}/{name}")
@@ -130,26 +148,39 @@ def _write(mission: VerifiedMission, evidence: StoreEvidence, top: str, disk: Di
     disk.sync_files(written)
     with Media(top) as media:
         for entry in mission.table.entries:
-            media.digest(entry.id, entry.size, name=entry.name)
+            media.digest(entry.id, entry.size, name=entry.name, progress=advance("reading again"))
     for folder in reversed(folders):
         disk.sync_directory(os.path.join(top, folder))
     return Checkout(len(mission.table.entries), total, how)
 
 
-def _bring(media: Media, id_: ObjectId, size: int, path: str, disk: Disk, *, hard_link: bool) -> str:
+def _bring(
+    media: Media,
+    id_: ObjectId,
+    size: int,
+    path: str,
+    disk: Disk,
+    progress: Callable[[int], None],
+    *,
+    hard_link: bool,
+) -> str:
     """Write one file, in the cheapest way that is allowed and that the file system supports. Return the way."""
     name = object_path(id_)
     if hard_link:
         media.stamp(name)  # a regular file, reached without following a link
         disk.link(media.absolute(name), path)
+        progress(size)
         return "hard link"
     fd = disk.create(path, 0o600)
     try:
         with media.open(name) as source:
             cloned = disk.clone(source, fd, path)
-        if not cloned:
+        if cloned:
+            progress(size)
+        else:
             for chunk in media.chunks(name, size):
                 disk.write(fd, chunk, path)
+                progress(len(chunk))
         disk.seal(fd, path)
     finally:
         os.close(fd)

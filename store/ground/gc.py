@@ -154,18 +154,20 @@ def collect(
     keep_last: int = KEEP_LAST,
     empty: bool = False,
     wait: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> GcPlan:
     """Plan and apply a collection alone with the store, and return the plan. It is durable on return.
 
-    Raise as `plan_gc` and `writing` do.
+    `progress` gets the kind of work, and how many things were done now and are to be done in all. Raise as `plan_gc`
+    and `writing` do.
     """
     with writing(repository, alone=True, wait=wait) as writer:
         plan = plan_gc(repository, writer.index.rows, now=now, grace=grace, keep_last=keep_last, empty=empty)
-        _apply(plan, writer, now)
+        _apply(plan, writer, now, progress or (lambda *_: None))
     return plan
 
 
-def _apply(plan: GcPlan, writer: Writer, now: float) -> None:
+def _apply(plan: GcPlan, writer: Writer, now: float, progress: Callable[[str, int, int], None]) -> None:
     repository = writer.repository
     media, disk = repository.media, repository.disk
     if plan.trash or plan.manifests:
@@ -193,9 +195,11 @@ def _apply(plan: GcPlan, writer: Writer, now: float) -> None:
             disk.sync_directory(folder)
             disk.sync_directory(media.absolute(f"objects/{first:02x}"))
             writer.index.commit(gone=ids)
+            progress("moving to the trash", len(ids), len(plan.trash))
     for one in plan.folders:
         media.directory(one.path)  # raises if a link leads elsewhere
         remove_tree(disk, media.absolute(one.path))
+        progress("deleting", one.things, sum(each.things for each in plan.folders))
     for where in sorted({os.path.dirname(one.path) for one in plan.folders}):
         disk.sync_directory(media.absolute(where))
 

@@ -26,7 +26,7 @@ from store.audit.refs import FOLDERS
 from store.disk.media import OBJECTS
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId
-from store.installation import install_command
+from store.installation import install_remedy
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore, RetryConfig
@@ -349,7 +349,7 @@ def _explained(bucket: str, name: str, *, writing: bool = False) -> Iterator[Non
     except ModuleNotFoundError as error:
         raise Unavailable(
             "this needs obstore, which is not installed",
-            remedy=install_command("remotes"),
+            remedy=install_remedy("remotes"),
             library="obstore",
             extra="remotes",
         ) from error

@@ -12,7 +12,7 @@ from typing import Any
 
 from store.errors import Corrupt, Unavailable
 from store.format.ids import ObjectId
-from store.installation import install_command
+from store.installation import install_remedy
 
 # The most bytes of a base or an object: both are in memory at once.
 LARGEST = 2**29
@@ -79,7 +79,7 @@ def _library() -> Any:
     except ImportError as error:
         raise Unavailable(
             "differences need the library Zstandard for Python",
-            remedy=f"{install_command('remotes')}, or pack without --delta",
+            remedy=f"{install_remedy('remotes')}, or pack without --delta",
             library="backports.zstd",
             extra="remotes",
         ) from error

@@ -41,6 +41,7 @@ from store.disk.durable import Disk, replace_file
 from store.disk.layout import KEY, OF_STATE, SLOTS, TOML, open_store, store_above
 from store.disk.locks import exclusive
 from store.disk.media import Media
+from store.disk.opening import nearest
 from store.disk.staging import list_names
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Refused, Unavailable, Untrusted
 from store.findings import COPY_AGAIN, Finding
@@ -199,6 +200,8 @@ def _no_state(path: str) -> Unavailable:
     remedy = _ENROL_ONCE
     if os.path.lexists(os.path.join(path, TOML)):
         remedy = "it is a store: give the folder of the aircraft's state, and the store before it"
+    elif (near := nearest(path)) and not os.path.lexists(path):
+        remedy = f"give {near}, or {remedy}"
     return Unavailable(f"{path} has no aircraft state", remedy=remedy, kind="no-state", path=path)
 
 

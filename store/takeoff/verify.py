@@ -246,7 +246,7 @@ def check_binding(
         expect(
             binding.aircraft in facts.aircraft,
             "wrong-aircraft",
-            f"the mission is not for the aircraft {binding.aircraft}",
+            f"the mission is for the aircraft {_some(facts.aircraft)}, not for {binding.aircraft}",
             binding.aircraft,
             ", ".join(facts.aircraft),
         )
@@ -318,6 +318,11 @@ def check_for_all(evidence: Evidence, opened: Opened, mission: str) -> tuple[Fin
     """Return the findings of step E that every aircraft has, whenever it looks: no medium need carry such a mission."""
     fit_ = check_binding(evidence, opened, mission, Binding(proof=False), Moment.of_issue(opened.manifest))
     return (*fit_, *withdrawn(evidence, opened).findings)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _misfits(opened: Opened, aboard: str | None) -> Iterator[tuple[str, str, str]]:

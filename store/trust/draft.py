@@ -181,7 +181,7 @@ class RootDraft:
                 + ", ".join(
                     f"{one.have} of {one.threshold} by root keys of trust root {one.version}" for one in lacking
                 ),
-                remedy="carry the draft to another holder of a root key: flightbag trust sign FILE --key KEY",
+                remedy="carry the draft to another holder of a root key: `flightbag trust sign FILE --key KEY`",
                 kind="threshold",
                 expected=lacking[0].threshold,
                 actual=lacking[0].have,
@@ -258,7 +258,7 @@ def with_name(draft: RootDraft, key: PublicKey, name: str) -> RootDraft:
     names = {**dict(draft.root.names), key: name}
     for other, taken in names.items():
         if taken == name and other != key:
-            text = f"{name} is already the name of the key {other.kid.hex()[:16]}"
+            text = f"{name} is already the name of the key {other.kid.hex()[:12]}"
             raise Invalid(text, remedy="give this key another one with --name: a name is of one key, revoked ones too")
     return draft.with_fields(names=tuple(sorted(names.items())))
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from store.errors import Invalid, Unavailable, Untrusted
 from store.format.cose import Envelope, Signature
-from store.installation import install_command
+from store.installation import install_remedy
 from store.trust import ed25519
 from store.trust.key_file import (
     OPENSSH,
@@ -184,7 +184,7 @@ class PrivateKey:
                 # Cipher and derivation are ones that the library knows.
                 raise Unavailable(
                     "an encrypted OpenSSH key needs bcrypt, which is not installed",
-                    remedy=install_command("ssh"),
+                    remedy=install_remedy("ssh"),
                     extra="ssh",
                 ) from error
             text = "the data is not a private key" + (", or the passphrase is wrong" if passphrase else "")
@@ -215,6 +215,6 @@ def sign(envelope: Envelope, signer: Signer, aad: bytes) -> Envelope:
     signature = Signature(kid, signer.sign(envelope.to_be_signed(kid, aad)))
     if not signer.public.verifies(envelope, signature, aad):
         raise Untrusted(
-            f"the signer of {kid.hex()[:16]} returned a signature that does not verify", kind="bad-signature"
+            f"the signer of {kid.hex()[:12]} returned a signature that does not verify", kind="bad-signature"
         )
     return envelope.with_signature(signature)

@@ -159,7 +159,7 @@ class TrustRoot:
     def key_text(self, kid: bytes) -> str:
         """Return what messages call the key with this kid: the first digits, and its name where it has one."""
         name = self.name_of(kid)
-        return kid.hex()[:16] + (f" ({name})" if name else "")
+        return kid.hex()[:12] + (f" ({name})" if name else "")
 
     def aad(self, label: str) -> bytes:
         """Return the external_aad of everything that is signed in this domain: CBOR [label, domain id]."""
@@ -316,13 +316,13 @@ def count_signers(
             if ignore_unknown:
                 continue
             raise Untrusted(
-                f"signed by the key {signature.kid.hex()[:16]}, which may not sign this",
+                f"signed by the key {signature.kid.hex()[:12]}, which may not sign this",
                 kind="unknown-signer",
                 actual=signature.kid.hex(),
             )
         if not key.verifies(envelope, signature, aad):
             raise Untrusted(
-                f"the signature of the key {signature.kid.hex()[:16]} does not verify",
+                f"the signature of the key {signature.kid.hex()[:12]} does not verify",
                 kind="bad-signature",
                 actual=signature.kid.hex(),
             )

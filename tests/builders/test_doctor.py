@@ -19,7 +19,7 @@ from builders.libraries import Library
 from store.disk import medium as medium_module
 from store.disk.layout import open_store
 from store.errors import Unavailable
-from store.installation import install_command
+from store.installation import install_remedy
 from tests.support.field import Desk
 from tests.support.release import REPOSITORY
 
@@ -54,7 +54,7 @@ def test_each_extra_is_installed_absent_or_wrong() -> None:
         "extra build",
         "problem",
         "plans and builds missions: onnxruntime 1.20.1, must be < 2, >= 1.22",
-        install_command("build"),
+        install_remedy("build"),
     )
     found = extras(blake3="1.0.4")
     assert (found["base"].state, found["extra onboard"].state) == ("problem", "note")
@@ -166,6 +166,10 @@ def test_little_room_and_a_folder_of_somebody_else_are_problems(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     assert doctor._free("cache", tmp_path / "not/yet", "").state == "ok"
+    # What nobody may look at, or no file system takes, is not there: the folder above it is looked at.
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("loop/cache", "x" * 5000):
+        assert doctor._free("cache", tmp_path / name, "").state == "ok"
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _path: usage(10**9, 10**9, 10**6))
     assert doctor._free("cache", tmp_path, "name another").remedy == "free some space there, or name another"
     monkeypatch.setattr(doctor.os, "access", lambda *_args: False)

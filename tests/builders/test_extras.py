@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 from builders.extras import import_extra, require_build_extra, require_onboard_extra
 from store.errors import Unavailable
-from store.installation import install_command
+from store.installation import install_remedy
 from tests.support.release import REPOSITORY
 
 
@@ -33,6 +33,6 @@ def test_a_library_that_is_missing_names_the_least_extra_that_brings_it(
     monkeypatch.setitem(sys.modules, module.partition(".")[0], None)
     with pytest.raises(Unavailable, match=f"needs {module.partition('.')[0]}") as caught:
         import_extra(module)
-    assert caught.value.remedy == install_command(extra)
+    assert caught.value.remedy == install_remedy(extra)
     asked = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"][extra]
     assert module.partition(".")[0] in {Requirement(one).name for one in asked}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import builders
-from store.installation import install_command
+from store.installation import install_remedy
 from tests.support.examples import run_examples
 from tests.support.field import Desk
 
@@ -42,7 +42,7 @@ except Exception as error:
     print(type(error).__name__, error.remedy)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout == f"Unavailable {install_command(name)}\n"
+    assert ran.stdout == f"Unavailable {install_remedy(name)}\n"
 
 
 def test_the_example_of_building_runs(desk: Desk, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -15,10 +16,17 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from store.installation import install_command
-from tests.support.release import REPOSITORY, build_wheel, unreachable, uv
+from store.installation import install_remedy
+from tests.support.release import REPOSITORY, build, unreachable, uv
 
 HERE = [sys.executable, "-m", "pip", "install"]
+
+
+def command(remedy: str) -> list[str]:
+    """The words of the command that a remedy is."""
+    match = re.fullmatch("`([^`]+)`\n?", remedy)
+    assert match is not None, remedy
+    return shlex.split(match[1])
 
 
 @pytest.fixture
@@ -38,8 +46,8 @@ def came_from(metadata: Path, url: str, **facts: object) -> None:
 
 
 def test_from_an_index_it_is_the_name(metadata: Path) -> None:
-    assert shlex.split(install_command("build")) == [*HERE, "flightbag[build]"]
-    assert shlex.split(install_command()) == [*HERE, "flightbag"]
+    assert command(install_remedy("build")) == [*HERE, "flightbag[build]"]
+    assert command(install_remedy()) == [*HERE, "flightbag"]
 
 
 def test_from_a_folder_it_is_the_folder_and_an_editable_install_stays_editable(metadata: Path, tmp_path: Path) -> None:
@@ -47,24 +55,24 @@ def test_from_a_folder_it_is_the_folder_and_an_editable_install_stays_editable(m
     folder.mkdir(parents=True)
     came_from(metadata, folder.as_uri(), dir_info={"editable": True})
     assert "%20" in folder.as_uri()
-    assert shlex.split(install_command("build")) == [*HERE, "-e", f"{folder}[build]"]
+    assert command(install_remedy("build")) == [*HERE, "-e", f"{folder}[build]"]
     came_from(metadata, folder.as_uri(), dir_info={})
-    assert shlex.split(install_command("tensorrt-rtx")) == [*HERE, f"{folder}[tensorrt-rtx]"]
+    assert command(install_remedy("tensorrt-rtx")) == [*HERE, f"{folder}[tensorrt-rtx]"]
 
 
 @pytest.mark.parametrize("name", ["flightbag-0.1.0-py3-none-any.whl", "flightbag-0.1.0.tar.gz"])
 def test_from_a_file_it_is_the_file(metadata: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"")
     came_from(metadata, (tmp_path / name).as_uri(), archive_info={"hash": "sha256=00"})
-    assert shlex.split(install_command("ssh")) == [*HERE, f"{tmp_path / name}[ssh]"]
+    assert command(install_remedy("ssh")) == [*HERE, f"{tmp_path / name}[ssh]"]
 
 
 def test_what_it_came_from_is_named_where_it_is_gone(metadata: Path, tmp_path: Path) -> None:
     came_from(metadata, (tmp_path / "stick/flightbag.whl").as_uri(), archive_info={})
-    text = install_command("report")
+    text = install_remedy("report")
     assert f"{tmp_path}/stick/flightbag.whl, which is gone" in text
     assert text.endswith("install it with the extra report")
-    assert "extra" not in install_command()
+    assert "extra" not in install_remedy()
 
 
 @pytest.mark.parametrize(
@@ -84,7 +92,7 @@ def test_from_another_place_it_is_a_direct_reference(
     metadata: Path, url: str, facts: dict[str, object], place: str
 ) -> None:
     came_from(metadata, url, **facts)
-    requirement = Requirement(shlex.split(install_command("build"))[-1])
+    requirement = Requirement(command(install_remedy("build"))[-1])
     assert (requirement.name, requirement.extras, requirement.url) == ("flightbag", {"build"}, place)
 
 
@@ -94,25 +102,25 @@ def test_a_checkout_that_is_not_installed_is_installed(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(importlib.metadata, "distribution", no_distribution)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert shlex.split(install_command("build")) == [*HERE, "-e", f"{REPOSITORY}[build]"]
+    assert command(install_remedy("build")) == [*HERE, "-e", f"{REPOSITORY}[build]"]
 
 
 def test_pip_is_called_by_its_name_where_it_is_that_of_the_python_that_runs(
     metadata: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pip = tmp_path / "pip"
-    for python, command in ((sys.executable, ["pip", "install"]), ("/usr/bin/another-python", HERE)):
+    for python, expected in ((sys.executable, ["pip", "install"]), ("/usr/bin/another-python", HERE)):
         pip.write_text(f"#!{python}\n")
         pip.chmod(0o755)
-        assert shlex.split(install_command("ssh")) == [*command, "flightbag[ssh]"]
+        assert command(install_remedy("ssh")) == [*expected, "flightbag[ssh]"]
 
 
 def test_an_environment_of_uv_has_no_pip(metadata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (metadata / "INSTALLER").write_text("uv")
-    assert shlex.split(install_command("ssh")) == [*HERE, "flightbag[ssh]"]
+    assert command(install_remedy("ssh")) == [*HERE, "flightbag[ssh]"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     uv_here = ["uv", "pip", "install", "--python", sys.executable]
-    assert shlex.split(install_command("ssh")) == [*uv_here, "flightbag[ssh]"]
+    assert command(install_remedy("ssh")) == [*uv_here, "flightbag[ssh]"]
 
 
 def test_the_command_of_an_installed_wheel_can_be_carried_out(tmp_path: Path) -> None:
@@ -120,15 +128,15 @@ def test_the_command_of_an_installed_wheel_can_be_carried_out(tmp_path: Path) ->
     if why := unreachable():
         pytest.skip(why)
     environment = tmp_path / "environment"
-    wheel = build_wheel(REPOSITORY, tmp_path / "wheels", "1700000000")
+    wheel = build(REPOSITORY, tmp_path / "wheels", "1700000000", "--wheel")
     uv("venv", "--python", sys.executable, environment)
     python = environment / "bin/python"
     uv("pip", "install", "--no-deps", "--offline", "--python", python, wheel)
-    code = "from store.installation import install_command; print(install_command('ssh'))"
+    code = "from store.installation import install_remedy; print(install_remedy('ssh'))"
     ran = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    command = shlex.split(ran.stdout)
-    assert command == ["uv", "pip", "install", "--python", str(python), f"{wheel}[ssh]"]
-    uv(*command[1:], "--no-deps", "--offline", "--reinstall")
+    words = command(ran.stdout)
+    assert words == ["uv", "pip", "install", "--python", str(python), f"{wheel}[ssh]"]
+    uv(*words[1:], "--no-deps", "--offline", "--reinstall")
     os.unlink(wheel)
     ran = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert f"{wheel}, which is gone" in ran.stdout

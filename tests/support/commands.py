@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
 
+from tools import lines
 from tools.program import status_of_run
 from tools.start import app, statuses
 from tools.streams import flush_streams
@@ -43,10 +47,30 @@ class Ran:
         return {name: value for name, value in self.json.items() if name not in ENVELOPE}
 
 
-def flightbag(*args: object, env: dict[str, str] | None = None) -> Ran:
-    """Run `flightbag` in this process."""
+def too_wide(ran: Ran, columns: int = 80) -> list[str]:
+    """The lines of more columns than this that have more than one word; a command in backquotes is one."""
+    lines = (ran.out + ran.err).splitlines()
+    return [line for line in lines if len(line) > columns and len(re.sub("`[^`]+`", "`", line).split()) > 1]
+
+
+@contextmanager
+def in_columns(columns: int) -> Iterator[None]:
+    """Let what `flightbag` prints in this process have lines of this length."""
+    before, lines.PIPED = lines.PIPED, columns
+    try:
+        yield
+    finally:
+        lines.PIPED = before
+
+
+# Where a line breaks depends on the length of the temporary folder's name: in most tests none does.
+_UNBROKEN = 10_000
+
+
+def flightbag(*args: object, env: dict[str, str] | None = None, columns: int = _UNBROKEN) -> Ran:
+    """Run `flightbag` in this process, with lines of this many columns."""
     words = [str(arg) for arg in args]
-    with CliRunner().isolation(env=env) as (out, err, _):
+    with CliRunner().isolation(env=env) as (out, err, _), in_columns(columns):
         status = status_of_run(app, words, usage=statuses(words)[0])
         flush_streams()
         texts = [stream.getvalue().decode() for stream in (out, err)]

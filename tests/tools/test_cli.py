@@ -15,7 +15,7 @@ import pytest
 
 from builders.engines.onnxruntime import cpu_host
 from store.format.missing import ENTRY, MissingList, Run
-from tests.support.commands import BIN, flightbag, program
+from tests.support.commands import BIN, flightbag, program, too_wide
 from tests.support.every_command import STORE_FSCK, USES, commands, every_command, use
 from tests.support.field import Desk
 from tests.support.missions import CONTENTS, COVERAGE, flight, write_store
@@ -32,6 +32,8 @@ def test_every_command_does_its_work(equipped: Desk, name: str) -> None:
     assert (ran.status, ran.err) == (0, ""), ran.out
     assert ran.out
     assert USES[name].is_done(equipped)
+    if name != "completion":  # for a shell
+        assert too_wide(ran) == []
 
 
 @pytest.mark.parametrize("name", sorted(set(USES) - {STORE_FSCK}))
@@ -87,48 +89,6 @@ def test_a_store_that_cannot_be_opened_is_no_answer(equipped: Desk) -> None:
     ran = flightbag("ls", equipped.folder, "--json")
     assert (ran.status, ran.json["error"]["kind"]) == (3, "no-store")
     assert store in ran.json["error"]["remedy"]
-
-
-# What a planner types by mistake, its status, and the words that lead on. All run in the desk's folder.
-MISTAKES = {
-    "show ground lift": (1, "give left, or sync lift"),
-    "show ground lift --at 2026-11-30T00:00:00Z": (1, "ask about a later time"),
-    "show ground rigth --draft": (1, "give right, or make a draft"),
-    "show ground left --draft --at 2026-11-30T00:00:00Z": (2, "leave one of them out"),
-    "show ground left --at 9999-01-01T00:00:00Z": (2, "give a time in the past"),
-    "sign ground rigth --key planner.key": (1, "give right, or make a draft"),
-    "discard ground rihgt": (1, "give right"),
-    "log ground lift": (1, "give left"),
-    "rollback ground lift --key planner.key --dry-run": (1, "give left"),
-    "diff ground left lift": (1, "give left"),
-    "prove ground left camera.yaml -o x.proof": (1, "give files/calibration/camera.yaml"),
-    "check-proof carried.yaml camera.proof --trust pinned.root.cbor": (2, "camera.proof carried.yaml"),
-    "check-proof carried.yaml carried.yaml --trust pinned.root.cbor": (1, "the file that `flightbag prove` wrote"),
-    "unpin ground kpet": (1, "give kept"),
-    "pin ground fresh lift": (1, "give left"),
-    "checkout ground lift out --trust pinned.root.cbor": (1, "give left"),
-    "pack ground lift -o x.tar": (1, "give left"),
-    "sync ground new --mission lift": (1, "give left"),
-    "engines show ground embeder": (1, "give left"),
-    "engines show ground lift": (1, "give left"),
-    "explain-key left.toml embeder": (2, "embedder"),
-    "explain-key left.toml embedder --against lift --store ground": (1, "give left"),
-    "probe ground lift --trust pinned.root.cbor": (1, "give left"),
-    "release new ground x.release --name x --mission lift": (1, "give left"),
-    "aircraft consume 2026-11-23-10 --state state": (1, "2026-11-23-01"),
-}
-
-
-def test_a_mistake_of_the_planner_is_answered_with_what_is_there(
-    equipped: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(equipped.folder)
-    for mistake, (status, words) in MISTAKES.items():
-        ran = flightbag(*mistake.split())
-        text = ran.out + ran.err
-        assert ran.status == status, (mistake, text)
-        assert words in text, (mistake, text)
-        assert "-> " in text, mistake
 
 
 def test_the_environment_may_name_the_store(built: Desk) -> None:

@@ -21,7 +21,6 @@ from store.errors import Unavailable
 from store.format.host import is_host_class
 from tests.support.commands import Ran, flightbag, listing, program
 from tests.support.field import Desk
-from tests.support.here import confine_here
 
 TENSORRT = ('backend = "onnxruntime"', 'backend = "tensorrt"')
 RTX = ('backend = "onnxruntime"', 'backend = "tensorrt-rtx"')
@@ -72,7 +71,7 @@ class TestBuild:
         rows = [line.split() for line in ran.out.splitlines()]
         assert [row[:2] for row in rows] == [["built", "embedder"], ["built", "quick"]]
         keys = [row[-1] for row in rows]
-        assert all(len(bytes.fromhex(key)) == 32 for key in keys)
+        assert all(len(bytes.fromhex(key)) == 6 for key in keys)
         again = build(desk, mission)
         rows = [line.split() for line in again.out.splitlines()]
         assert [(row[0], row[1], row[-1]) for row in rows] == [
@@ -125,7 +124,6 @@ class TestBuild:
     def test_time_that_is_over_could_not_be_told(
         self, desk: Desk, mission: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        confine_here(monkeypatch)
         # A second is the least that may be asked for, and may do: here it is less than a process takes to begin.
         monkeypatch.setattr("builders.compose.Limits", lambda memory, seconds: Limits(memory, seconds / 1000))
         edit(mission, ("[target]", "[compile]\ntimeout_s = 1\n\n[target]"))
@@ -176,7 +174,14 @@ class TestShow:
         assert card["inputs"] == [["image", "float32", ["N", 3, 64, 64]]]
         assert [case["shapes"]["image"][0] for case in card["check"]["cases"]] == [1, 8, 32]
         people = flightbag("engines", "show", built.store, "left").out
-        for text in (card["entry"], card["key"], card["parts"]["model"][0], "made by", "allowed", "onnxruntime"):
+        for text in (
+            card["entry"],
+            card["key"][:12],
+            card["parts"]["model"][0][:12],
+            "made by",
+            "allowed",
+            "onnxruntime",
+        ):
             assert text in people
 
     def test_the_card_of_a_key(self, built: Desk) -> None:
@@ -187,7 +192,7 @@ class TestShow:
         assert ran.status == 0
         assert ran.json["cards"] == [{**of_mission, "entry": None}]
         people = flightbag("engines", "show", built.store, of_mission["key"])
-        assert of_mission["key"] in people.out
+        assert of_mission["key"][:12] in people.out
         assert flightbag("engines", "show", of_mission["key"], env={"FLIGHTBAG_STORE": str(built.store)}).status == 0
 
     def test_a_key_that_is_in_no_mission(self, desk: Desk, mission: Path) -> None:
@@ -314,7 +319,7 @@ class TestExplainKey:
         assert ran.status == 0
         assert ran.own == {"key": one["key"], "fields": one["card"]["fields"], "steps": {}}
         people = explain(mission).out
-        assert people.splitlines()[-1] == f"key {one['key']}"
+        assert people.splitlines()[-1] == f"key {one['key'][:12]}"
         for field in ran.json["fields"]:
             assert any(line.startswith(f"{field} ") for line in people.splitlines())
 

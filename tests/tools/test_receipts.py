@@ -251,7 +251,7 @@ class TestShown:
         publish(desk / "store", later(MISSION))
         known = flightbag("receipts", desk / "store", "--fleet", desk / "fleet").out.splitlines()[1]
         assert known.endswith(f"  NOT current, sequence {MISSION.manifest.issue.sequence}")
-        assert unknown.startswith(f"  UNKNOWN key {key('x').public.kid.hex()[:16]}, says uav-07: ")
+        assert unknown.startswith(f"  UNKNOWN key {key('x').public.kid.hex()[:12]}, says uav-07: ")
 
     def test_a_mission_that_was_withdrawn_since(self, desk: Path) -> None:
         assert verify(desk).status == 0

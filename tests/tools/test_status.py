@@ -24,7 +24,7 @@ def test_exhaustion_is_a_message(error: Exception, capsys: pytest.CaptureFixture
         assert ended.value.code == UNKNOWN
         out, err = capsys.readouterr()
         assert "Traceback" not in err
-        assert err.count("\n") == 2, "a message and a remedy"
+        assert err.count("\n  -> ") == 1, "a message and a remedy"
         assert not as_json or json.loads(out)["error"]["remedy"]
 
 

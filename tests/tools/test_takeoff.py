@@ -91,7 +91,7 @@ def test_one_damage_is_one_finding(two_files: Desk, damage: Callable[[Desk], tup
     people = flightbag("verify", two_files.store, "--trust", two_files.root)
     assert "\nNO-GO  " in people.out
     assert entry.name in people.out
-    assert str(entry.id) in people.out
+    assert str(entry.id)[:12] in people.out
 
 
 def test_three_damages_at_once_are_three_findings(two_files: Desk) -> None:
@@ -372,7 +372,7 @@ MISTAKES = {
     f"verify . {VERIFY}": (3, "several lie below it"),
     f"verify unmounted {VERIFY}": (3, "mount it"),
     f"verify unmounted/store {VERIFY}": (3, "{desk}/unmounted is empty"),
-    f"verify stick/stroe {VERIFY}": (3, "the nearest stores: {desk}/stick/store"),
+    f"verify stick/stroe {VERIFY}": (3, "give stick/store"),
     f"verify stick/store/missions {VERIFY}": (3, "give {desk}/stick/store"),
     f"verify stick/store/flightbag.toml {VERIFY}": (3, "give {desk}/stick/store"),
     f"verify pinned.root.cbor {VERIFY}": (3, "is a file, and a store is a folder"),

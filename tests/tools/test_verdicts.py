@@ -23,7 +23,7 @@ ENDLESS = replace(ISSUE, expires_at=None)
 NORTH, SOUTH = (
     flight(root=NAMED, issue=ENDLESS, mission=replace(FACTS, id=f"{name}-ridge")) for name in ("north", "south")
 )
-SIGNED_BY = f"signed by  {PILOT.kid.hex()[:16]} (Pia of the ridge)"
+SIGNED_BY = f"signed by  {PILOT.kid.hex()[:12]} (Pia of the ridge)"
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,8 @@ from tests.faults.damages import BOTH, CASES, OTHER, OWN, SHARED, everything_at_
 from tests.faults.disks import Failing, PowerCut, PowerFails, Recorded, bad_sectors, index_watched
 from tests.support.missions import NOW, ROOT, Flight, flight, key, next_root, sign_root
 from tests.support.stores import (
+    CAMERA,
+    ENGINE,
     NORTH,
     SHARD,
     SOUTH,
@@ -650,3 +652,14 @@ def test_a_lost_newest_manifest_is_no_dead_end(store: Path) -> None:
     with Repository.open(store) as repository:
         collect(repository, now=time.time() + 90 * 86400, keep_last=1)
     assert not audit(store).errors
+
+
+def test_each_object_that_is_fetched_is_told(store: Path, first_store: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    for name in (ENGINE, CAMERA):
+        file_of(store, NORTH.entry(name).id).unlink()
+    with Repository.open(store) as repository, Repository.open(first_store) as one:
+        plan = plan_repair(repository, audit(store), [one])
+        applied = apply_repair(plan, repository, [one], lambda *now: told.append(now))
+    assert len(applied) == 2
+    assert told == [("mending", 1, 2)] * 2

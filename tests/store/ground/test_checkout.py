@@ -30,3 +30,19 @@ def test_a_record_may_be_older_than_the_pinned_root(tmp_path: Path, rotations: i
     record.chmod(0o644)
     record.write_bytes(b"smuggled")
     assert check_checkout(str(target), SignedRoot.parse(data)) != ()
+
+
+@pytest.mark.parametrize("hard_link", [False, True])
+def test_each_byte_is_told_as_written_and_as_read_again(tmp_path: Path, hard_link: bool) -> None:
+    store, told = make_store(tmp_path / "store"), dict.fromkeys(("writing", "reading again"), 0)
+    mission = check(store, NORTH.id).mission
+    assert mission is not None
+    size = sum(entry.size for entry in mission.table.entries)
+
+    def progress(what: str, count: int, total: int) -> None:
+        assert total == size
+        told[what] += count
+
+    with Media(store) as media:
+        checkout(mission, StoreEvidence(media), str(tmp_path / "out"), hard_link=hard_link, progress=progress)
+    assert told == {"writing": size, "reading again": size}

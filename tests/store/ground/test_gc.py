@@ -574,3 +574,20 @@ def test_refusals_say_every_reason(store: Path) -> None:
         plan(store)
     assert len(caught.value.fields["findings"]) == 2  # type: ignore[arg-type]
     assert SOUTH.entry(ENGINE).id in objects(store)
+
+
+def test_each_thing_is_told_as_moved_or_deleted(store: Path) -> None:
+    told: dict[str, tuple[int, int]] = {}
+
+    def progress(what: str, count: int, total: int) -> None:
+        told[what] = told.get(what, (0, 0))[0] + count, total
+
+    with Repository.open(store) as repository:
+        plan = collect(repository, now=time.time() + 30 * DAY, keep_last=1, progress=progress)
+        assert told == {"moving to the trash": (len(plan.trash), len(plan.trash))}
+        assert plan.trash
+        told.clear()
+        plan = collect(repository, now=time.time() + 60 * DAY, empty=True, progress=progress)
+    things = sum(one.things for one in plan.folders)
+    assert told == {"deleting": (things, things)}
+    assert things

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from store.disk.media import object_path
 from store.errors import Corrupt, FlightbagError, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId
-from store.installation import install_command
+from store.installation import install_remedy
 from store.remotes import bucket as bucket_module
 from store.remotes.bucket import BucketClient, at_once, is_marker, parsed
 from tests.support.s3 import ACCESS, BUCKET, SECRET, Proxy, Server, raw_put, uploads
@@ -305,7 +305,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(__import__("sys").modules, "obstore.store", None)
     with pytest.raises(Unavailable, match="needs obstore") as error:
         BucketClient.connect("s3://fleet/north")
-    assert (error.value.extra, error.value.remedy) == ("remotes", install_command("remotes"))
+    assert (error.value.extra, error.value.remedy) == ("remotes", install_remedy("remotes"))
 
 
 @pytest.mark.parametrize("name", ["missions/north\nnorth", "missions/\u202enorth"])

@@ -362,7 +362,7 @@ class TestNames:
     def test_a_name_comes_with_its_key_and_goes_with_its_last_role(self) -> None:
         navigator = key("navigator").public
         draft = drafts.with_key(begun(), "mission", navigator, "Nora of the ridge")
-        assert draft.root.key_text(navigator.kid) == f"{navigator.kid.hex()[:16]} (Nora of the ridge)"
+        assert draft.root.key_text(navigator.kid) == f"{navigator.kid.hex()[:12]} (Nora of the ridge)"
         both = drafts.with_key(draft, "root", navigator)
         assert drafts.without_key(both, "root", navigator).root.name_of(navigator.kid) == "Nora of the ridge"
         assert drafts.without_key(draft, "mission", navigator).root.names == ()

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.errors import Invalid
-from store.installation import install_command
+from store.installation import install_remedy
 from store.trust import key_file
 from store.trust.key_file import (
     KEY_NAME,
@@ -326,7 +326,7 @@ except Unavailable as error:
     print(error.extra, error)
 """
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        assert out == f"ssh an encrypted OpenSSH key needs bcrypt, which is not installed; {install_command('ssh')}\n"
+        assert out == f"ssh an encrypted OpenSSH key needs bcrypt, which is not installed; {install_remedy('ssh')}\n"
 
 
 @pytest.mark.parametrize(
