@@ -38,6 +38,7 @@ from tools.arguments import (
     SignerCommand,
     Store,
     StoreBeforeName,
+    StoreOrMission,
     before_names,
     leading,
     print_lines,
@@ -51,7 +52,7 @@ from tools.verdicts import findings_of, print_verdicts
 
 @command
 def log_command(
-    store: Store,
+    store: StoreOrMission,
     mission: OptionalMission = None,
     as_json: Json = False,
 ) -> int:
