@@ -80,8 +80,8 @@ def command_of(name: str, function: Callable[..., Any]) -> click.Command:
 
 
 class _Command(click.Command):
-    """A command of a function, which finds what was left out: see `Leading` and `Option` of `parameters`. It is named in
-    every mistake in its arguments; click leaves it out of some."""
+    """A command of a function, which finds what was left out: see `Leading` and `Option` of `parameters`. Every mistake
+    in its arguments names it; click leaves it out of some."""
 
     def __init__(self, name: str, function: Callable[..., Any], declared: Mapping[str, _Declared]) -> None:
         super().__init__(
