@@ -82,7 +82,7 @@ def _first(command: click.Command) -> str:
 
 def _page(file: str, typed: str, command: click.Command) -> str:
     """Return the page of a command that is called by what is `typed`."""
-    context = click.Context(command, info_name=typed)
+    context = click.Context(command, info_name=typed, **command.context_settings)
     texts = inspect.cleandoc(command.help or "").split("\n\n")
     examples = [" ".join(text.removeprefix(_EXAMPLE).split()) for text in texts if text.startswith(_EXAMPLE)]
     records = [(one, record) for one in command.params if (record := one.get_help_record(context)) is not None]
