@@ -24,7 +24,7 @@ check: $(VENV)/.stamp
 
 # On two cores: every fifth second a test waits for a process or a clock.
 test: check
-	$(BIN)/pytest -n 3 -q
+	$(BIN)/pytest -n 3 --dist worksteal -q
 
 # The same tests with the oldest versions that pyproject.toml allows; `make test` runs a part of them so.
 test-oldest: $(VENV)/.stamp

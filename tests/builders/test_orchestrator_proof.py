@@ -225,11 +225,10 @@ def kinds(desk: Desk, store: Path, *more: object) -> list[str]:
     return [finding["kind"] for finding in ran.json["findings"]]
 
 
-def test_the_whole_way(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_way(desk: Desk) -> None:
     """A planner without the aircraft's computer: refused, then published; NO-GO until the probe has held aboard."""
     if why := runtimes.environment(VERSION)[1]:
         pytest.skip(why)
-    confine_here(monkeypatch)
     desk.built(edit(desk.write_mission("here", flight="here"), FAST))
     mission = edit(desk.write_mission("left", host=ABOARD_HOST), FAST)
 

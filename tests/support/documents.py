@@ -226,6 +226,7 @@ FIELDS: dict[str, tuple[Field, ...]] = {
             zooms (rows: zoom tiles missing) Tiles of the area, by zoom.
             missing (object) Counts of missing tiles, by reason.
             cells (rows: set zoom cell rows shared) Cells of the map, and the missions that share them.
+            not_compared (integer) Other missions that do not verify, or too many to look for cells that they share.
             {_PLACES}
         """,
         "report": """

@@ -12,6 +12,8 @@ from tests.support.commands import Ran, flightbag, program
 from tests.support.field import Desk
 from tests.support.here import confine_here
 
+pytestmark = pytest.mark.confined
+
 CRASH = """
 import builders.retrieval.query as query
 def decode_photo(data):

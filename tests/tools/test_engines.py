@@ -21,7 +21,6 @@ from store.errors import Unavailable
 from store.format.host import is_host_class
 from tests.support.commands import Ran, flightbag, listing, program
 from tests.support.field import Desk
-from tests.support.here import confine_here
 
 TENSORRT = ('backend = "onnxruntime"', 'backend = "tensorrt"')
 RTX = ('backend = "onnxruntime"', 'backend = "tensorrt-rtx"')
@@ -125,7 +124,6 @@ class TestBuild:
     def test_time_that_is_over_could_not_be_told(
         self, desk: Desk, mission: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        confine_here(monkeypatch)
         # A second is the least that may be asked for, and may do: here it is less than a process takes to begin.
         monkeypatch.setattr("builders.compose.Limits", lambda memory, seconds: Limits(memory, seconds / 1000))
         edit(mission, ("[target]", "[compile]\ntimeout_s = 1\n\n[target]"))

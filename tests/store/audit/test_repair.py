@@ -656,8 +656,8 @@ def test_a_lost_newest_manifest_is_no_dead_end(store: Path) -> None:
 
 def test_each_object_that_is_fetched_is_told(store: Path, first_store: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    for data in (ENGINE, CAMERA):
-        file_of(store, data).unlink()
+    for name in (ENGINE, CAMERA):
+        file_of(store, NORTH.entry(name).id).unlink()
     with Repository.open(store) as repository, Repository.open(first_store) as one:
         plan = plan_repair(repository, audit(store), [one])
         applied = apply_repair(plan, repository, [one], lambda *now: told.append(now))
