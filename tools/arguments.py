@@ -40,6 +40,19 @@ def found_store() -> str:
     raise NoStore(text, remedy=no_store(folder).remedy, kind="no-store", path=folder)
 
 
+def mission_names(store: str | None) -> list[str]:
+    """Return the missions of STORE, or of the store that is found without it, for a shell to offer; none, without a
+    message, where there is no store or it cannot be read."""
+    with suppress(FlightbagError, OSError):
+        path = store or os.environ.get(STORE_ENV) or _around()
+        if path is not None:
+            from store.disk.layout import MISSIONS, open_store
+
+            with open_store(path) as media:
+                return sorted(media.names_if_there(MISSIONS))
+    return []
+
+
 def _find() -> str | None:
     given = os.environ.get(STORE_ENV)
     if given:
@@ -129,20 +142,24 @@ def leading(
     *,
     metavar: str = "STORE",
     is_first: Callable[[str], bool] = _is_path,
+    offers: Callable[[str | None], list[str]] | None = None,
 ) -> Leading:
     """Return the first argument of a command, a store that may be left out; `help_` says what it is."""
-    return Leading(metavar=f"[{metavar}]", help=f"{help_} {LEFT_OUT}", is_first=is_first, resolve=resolve)
+    return Leading(
+        metavar=f"[{metavar}]", help=f"{help_} {LEFT_OUT}", is_first=is_first, resolve=resolve, offers=offers
+    )
 
 
 _STORE_HELP = "The folder of the store."
-# STORE where no argument must follow, where a name must, and where a file must.
+# STORE where nothing follows, where a name must, where a mission may, and where a file must.
 Store = Annotated[str, leading(_STORE_HELP, _alone)]
-StoreBeforeName = Annotated[str, leading(_STORE_HELP, before_names)]
+StoreBeforeName = Annotated[str, leading(_STORE_HELP, before_names, offers=mission_names)]
+StoreOrMission = Annotated[str, leading(_STORE_HELP, _alone, offers=mission_names)]
 StoreBeforeFile = Annotated[str, leading(_STORE_HELP, before_files)]
 StoreIfFound = Annotated[str | None, leading("Also look at this store.", _given_or_found_or_none)]
 StoreOption = Annotated[str, Option("--store", metavar="STORE", help=f"{_STORE_HELP} {LEFT_OUT}", absent=found_store)]
-Mission = Annotated[str, Argument(metavar="MISSION", help="The id of the mission.")]
-OptionalMission = Annotated[str | None, Argument(metavar="MISSION", help="The id of a mission.")]
+Mission = Annotated[str, Argument(metavar="MISSION", help="The id of the mission.", offers=mission_names)]
+OptionalMission = Annotated[str | None, Argument(metavar="MISSION", help="The id of a mission.", offers=mission_names)]
 Json = Annotated[bool, Option("--json", help="Print one JSON document instead of text.")]
 DropCache = Annotated[
     bool,

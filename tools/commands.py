@@ -181,7 +181,8 @@ def _parameter(one: inspect.Parameter, declared: Any, how: Parameter) -> click.P
     if isinstance(how, Argument):
         if metavar is not None:
             options["metavar"] = _in_usage(metavar, required=required, several=several)
-        return click.Argument([one.name], nargs=-1 if several else len(types), **options)
+        offered = None if how.offers is None else partial(_offered, how.offers)
+        return click.Argument([one.name], nargs=-1 if several else len(types), shell_complete=offered, **options)
     shown = "default" in options and not (one.default is None or one.default is False or one.default == "")
     return click.Option(
         [one.name, *(how.names or ["--" + one.name.replace("_", "-")])],
@@ -191,6 +192,18 @@ def _parameter(one: inspect.Parameter, declared: Any, how: Parameter) -> click.P
         show_default=shown,
         show_envvar=True,
     )
+
+
+def _offered(
+    offers: Callable[[str | None], list[str]], ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the words that a shell offers for an argument, or where there are none that fit, files."""
+    from click.shell_completion import CompletionItem
+
+    first = ctx.command.params[0].name or ""
+    words = offers(None if parameter.name == first else ctx.params.get(first))
+    fit = [CompletionItem(word) for word in words if word.startswith(incomplete)]
+    return fit or [CompletionItem(incomplete, type="file")]
 
 
 def _in_usage(metavar: str, *, required: bool, several: bool) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from builders.extras import import_extra, require_build_extra, require_onboard_extra
 from store.errors import FlightbagError, Invalid, NotFound, Unavailable
 from store.findings import Finding
-from store.format.ids import BuildKey
+from store.format.ids import may_begin
 from store.ground.repository import Repository
 from store.trust.root import check_signer
 from store.values import replace
@@ -176,22 +176,25 @@ def accept(
 @command
 def show(
     store: StoreBeforeName,
-    what: Annotated[str, Argument(metavar="MISSION|KEY", help="The id of a mission, or the build key of an engine.")],
+    what: Annotated[
+        str,
+        Argument(metavar="MISSION|KEY", help="The id of a mission, or the first digits of the build key of an engine."),
+    ],
     as_json: Json = False,
 ) -> int:
     """Show the cards of a mission's engines, or of the engine with a build key: its need, parts, checks and key.
 
     Example: flightbag engines show ground north-ridge
     """
-    from builders.artifacts.cards import card_of_key, cards_of_mission
+    from builders.artifacts.cards import card_of_key, cards_of_mission, key_named
 
     with Repository.open(store) as repository:
         try:
             cards = cards_of_mission(repository, what)
         except NotFound:
-            if (key := _key(what)) is None:
+            if not may_begin(what):
                 raise
-            cards = {"": card_of_key(repository, key)}
+            cards = {"": card_of_key(repository, key_named(repository, what))}
     if as_json:
         print_json({"cards": [{"entry": name or None, **card.as_json()} for name, card in cards.items()]})
     else:
@@ -249,7 +252,12 @@ def explain_key(
     mission_file: MissionFilePath,
     backbone: Annotated[str, Argument(metavar="BACKBONE", help="The name of a backbone of the mission file.")],
     against: Annotated[
-        str | None, Option(metavar="MISSION", help="Compare with the engine of this mission, which a store has.")
+        str | None,
+        Option(
+            metavar="MISSION|KEY",
+            help="Compare with the engine of this mission, which a store has, or with the one of this build key: its "
+            "first digits suffice.",
+        ),
     ] = None,
     store: Annotated[
         str | None, Option(metavar="STORE", help=f"With --against: the store of that mission. {LEFT_OUT}")
@@ -266,7 +274,7 @@ def explain_key(
     if store is not None and against is None:
         raise Invalid("--store needs --against", remedy="name the mission to compare with, or leave --store out")
     require_build_extra()
-    from builders.artifacts.cards import card_of_backbone
+    from builders.artifacts.cards import card_of_backbone, card_of_key, key_named
     from builders.confinement import recipes
     from builders.engines.card import differences, plain
 
@@ -280,7 +288,12 @@ def explain_key(
     differs: list[dict[str, Any]] = []
     if against is not None:
         with Repository.open(found_store() if store is None else store) as repository:
-            published = card_of_backbone(repository, against, backbone, host)
+            try:
+                published = card_of_backbone(repository, against, backbone, host)
+            except NotFound:
+                if not may_begin(against):
+                    raise
+                published = card_of_key(repository, key_named(repository, against))
         value["against"] = str(published.recipe.key)
         value["differs"] = differs = differences(keyed, published)
     if as_json:
@@ -289,10 +302,3 @@ def explain_key(
     else:
         print_lines(render.key_fields(value, compared=against is not None))
     return NO if differs else OK
-
-
-def _key(text: str) -> BuildKey | None:
-    try:
-        return BuildKey(bytes.fromhex(text)) if len(text) == 64 else None
-    except ValueError:
-        return None

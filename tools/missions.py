@@ -18,6 +18,7 @@ from store.format.ref import ref_id
 from store.ground.checkout import check_checkout, checkout
 from store.ground.history import Diff, Stats, diff, rollback, stats
 from store.ground.issuing import Review
+from store.ground.naming import manifest_named
 from store.ground.repository import Repository
 from store.ground.signers import Roster
 from store.takeoff.coverage import read_missing
@@ -37,6 +38,7 @@ from tools.arguments import (
     SignerCommand,
     Store,
     StoreBeforeName,
+    StoreOrMission,
     before_names,
     leading,
     print_lines,
@@ -50,7 +52,7 @@ from tools.verdicts import findings_of, print_verdicts
 
 @command
 def log_command(
-    store: Store,
+    store: StoreOrMission,
     mission: OptionalMission = None,
     as_json: Json = False,
 ) -> int:
@@ -149,7 +151,10 @@ def rollback_command(
     signer: SignerCommand = None,
     to: Annotated[
         str | None,
-        Option(metavar="ID", help="The manifest to go back to. The default is the one before the current."),
+        Option(
+            metavar="ID",
+            help="The manifest to go back to: the first digits of its id. The default is the one before the current.",
+        ),
     ] = None,
     passphrase_file: PassphraseFile = None,
     expect: Expect = None,
@@ -164,20 +169,21 @@ def rollback_command(
     mission file gave that a fixed end (valid_until).
 
     The code of that manifest says that it is the one you mean: --dry-run prints it. Without a terminal, give it as
-    --expect, or the manifest itself as --to.
+    --expect, or the whole id of the manifest as --to.
 
     Example: flightbag rollback ground north-ridge --key planner.key --expect 4X7QK-09DZM
     """
-    target = None if to is None else ObjectId.parse(to)
     keys = keyfiles.keys_for_later(key, passphrase_file, signer)
     with Repository.open(store) as repository:
         now = int(time.time())
+        target = None if to is None else manifest_named(repository, mission, to)
 
         def approve(review: Review) -> Sequence[Signer]:
             facts = render.review(review, read_missing(review.opened, repository.evidence), now)
-            how = "see `flightbag rollback --dry-run`, and give the code as --expect CODE, or the manifest as --to ID"
-            # A script that gives --to has named the manifest: no log, which nobody signs, has chosen it.
-            named = expect or (review.named.signing_code if to is not None and not sys.stdin.isatty() else None)
+            how = "see `flightbag rollback --dry-run`, and give the code as --expect CODE, or the whole id as --to ID"
+            # A script that gives --to whole has named the manifest: no log, which nobody signs, has chosen it.
+            is_named = to is not None and is_hex(to)
+            named = expect or (review.named.signing_code if is_named and not sys.stdin.isatty() else None)
             if (code := show_and_ask(facts, expect=named, as_json=as_json, how=how)) is not None:
                 review.require(code)
             return keys.open()

@@ -21,7 +21,7 @@ from store.ground.sync import held
 from store.remotes.pack import Pack, carried_by, plan_pack, write_files, write_part
 from store.remotes.unpack import Unpacked, unpack
 from tools import render
-from tools.arguments import Json, Store, before_files, leading, print_lines
+from tools.arguments import Json, StoreOrMission, before_files, leading, mission_names, print_lines
 from tools.named_remotes import folder_named
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
@@ -38,10 +38,10 @@ _LISTED = 10
 
 @exits(kept="each file that is there is a whole bag or part; a pipe got half a bag, which unpack refuses; pack again")
 def pack_command(
-    store: Store,
+    store: StoreOrMission,
     missions: Annotated[
         list[str] | None,
-        Argument(metavar="MISSION", help="The missions to pack. Without any, all of them."),
+        Argument(metavar="MISSION", help="The missions to pack. Without any, all of them.", offers=mission_names),
     ] = None,
     output: Annotated[
         str,

@@ -46,7 +46,21 @@ class Parameter:
 
 
 class Argument(Parameter):
-    """A parameter that is given by its place."""
+    """A parameter that is given by its place.
+
+    `offers` returns the words that a shell offers for it, by the first argument of the command, None where that is left
+    out. Without it, a shell offers files.
+    """
+
+    def __init__(
+        self,
+        *,
+        metavar: str | None = None,
+        help: str,  # noqa: A002
+        offers: Callable[[str | None], list[str]] | None = None,
+    ) -> None:
+        super().__init__(metavar=metavar, help=help)
+        self.offers = offers
 
 
 class Leading(Argument):
@@ -64,8 +78,9 @@ class Leading(Argument):
         help: str,  # noqa: A002
         is_first: Callable[[str], bool],
         resolve: Callable[[str | None, Sequence[str]], Any],
+        offers: Callable[[str | None], list[str]] | None = None,
     ) -> None:
-        super().__init__(metavar=metavar, help=help)
+        super().__init__(metavar=metavar, help=help, offers=offers)
         self.is_first = is_first
         self.resolve = resolve
 

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from store.disk.locks import Locked
+from store.errors import NotFound
 from store.format.duration import seconds_of
-from store.format.ids import ObjectId, is_hex
+from store.format.ids import ObjectId, is_hex, may_begin
 from store.ground.gc import GRACE, GcPlan, collect, peeked_rows, pin, pins, plan_gc, unpin
+from store.ground.naming import object_named
 from store.ground.needs import KEEP_LAST
 from store.ground.repository import Repository
 from tools import lines, render
@@ -103,7 +105,10 @@ def pin_command(
     store: StoreBeforeName,
     named: Annotated[
         tuple[str, str] | None,
-        Argument(metavar="NAME MISSION|ID", help="A name for the pin, and the id of a mission or of an object."),
+        Argument(
+            metavar="NAME MISSION|ID",
+            help="A name for the pin, and the id of a mission, or the first digits of that of an object.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -120,13 +125,25 @@ def pin_command(
                 print_lines(lines.table([(name, lines.short(id_)) for name, id_ in id_by_name.items()]))
             return OK
         name, what = named
-        id_ = ObjectId.parse(what) if is_hex(what) else repository.current(what).manifest_id
+        id_ = _pinnable(repository, what)
         pin(repository, name, id_)
     if as_json:
         print_json({"pins": [{"name": name, "object": str(id_)}]})
     else:
         say(f"pinned {lines.short(id_)} as {name}")
     return OK
+
+
+def _pinnable(repository: Repository, what: str) -> ObjectId:
+    """Return the manifest of the mission of this name, or else the object whose id begins so."""
+    if is_hex(what):
+        return ObjectId.parse(what)
+    try:
+        return repository.current(what).manifest_id
+    except NotFound:
+        if not may_begin(what):
+            raise
+    return object_named(repository, what)
 
 
 @command

@@ -37,8 +37,8 @@ from tools.arguments import (
     PassphraseFile,
     SignerCommand,
     State,
-    Store,
     StoreBeforeName,
+    StoreOrMission,
     Trust,
     moment,
     past_moment,
@@ -129,7 +129,7 @@ def discard(store: StoreBeforeName, mission: Mission, as_json: Json = False) -> 
 
 @exits(kept="there is no verdict, which is no GO; verify again")
 def verify(
-    store: Store,
+    store: StoreOrMission,
     mission: OptionalMission = None,
     trust: Trust = None,
     state: State = None,

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from store.errors import Conflict, Corrupt, FlightbagError, Invalid, NotFound, Untrusted, instead_of
 from store.format.code import short_code
 from store.format.duration import duration_text, lifetime_of
+from store.format.ids import begun_by, may_begin
 from store.ground import trust_chain
 from store.ground.ending import Ended, ended_by
 from store.ground.repository import Repository
@@ -46,6 +47,7 @@ Draft = Annotated[
 ]
 ExistingDraft = Annotated[Path, Argument(metavar="DRAFT", help="The file of the draft.")]
 RoleArgument = Annotated[str, Argument(metavar="ROLE", help="The role: root, mission, release or builder.")]
+KeyOrKid = Annotated[str, Argument(metavar="KEY|KID", help="The .pub file of the key, or the first digits of its kid.")]
 KeyArgument = Annotated[Path, Argument(metavar="KEY", help="The .pub file of the key.")]
 _LIFETIMES = {"default": "default_lifetime", "max": "max_lifetime"}
 ReleaseKeys = Annotated[
@@ -213,24 +215,25 @@ def add_key(
 
 
 @command
-def remove_key(
-    store: StoreBeforeFile, draft: Draft, role: RoleArgument, key: KeyArgument, as_json: Json = False
-) -> int:
+def remove_key(store: StoreBeforeFile, draft: Draft, role: RoleArgument, key: KeyOrKid, as_json: Json = False) -> int:
     """Remove a key from a role, in the draft of the next trust root. It can be added again later.
 
     For a key that is lost or stolen, use `flightbag trust revoke`.
 
     Example: flightbag trust remove-key ground next.draft mission pilot.key.pub
     """
-    public = _public(key)
-    return _edit(store, draft, lambda d: drafts.without_key(d, _role(role), public), as_json=as_json)
+
+    def edit(root_draft: RootDraft) -> RootDraft:
+        return drafts.without_key(root_draft, _role(role), _key_named(root_draft.root, key))
+
+    return _edit(store, draft, edit, as_json=as_json)
 
 
 @command
 def revoke(
     store: StoreBeforeFile,
     draft: Draft,
-    key: Annotated[str, Argument(metavar="KEY|KID", help="The .pub file of the key, or the first digits of its kid.")],
+    key: KeyOrKid,
     as_json: Json = False,
 ) -> int:
     """Revoke a key for ever, in the draft of the next trust root: from then on none of its signatures counts.
@@ -239,9 +242,7 @@ def revoke(
     """
 
     def edit(root_draft: RootDraft) -> RootDraft:
-        return drafts.with_revoked(
-            root_draft, _public(Path(key)) if os.path.lexists(key) else _of_kid(root_draft.root, key)
-        )
+        return drafts.with_revoked(root_draft, _key_named(root_draft.root, key))
 
     return _edit(store, draft, edit, as_json=as_json)
 
@@ -449,16 +450,17 @@ def _public(path: Path) -> PublicKey:
     return keyfiles.public_key(path, keyfiles.passphrase_from(None))
 
 
+def _key_named(root: TrustRoot, key: str) -> PublicKey:
+    """Return the key of a file, or where no file has this name the key of a trust root whose kid begins so."""
+    if os.path.lexists(key) or not may_begin(key):
+        return _public(Path(key))
+    return _of_kid(root, key)
+
+
 def _of_kid(root: TrustRoot, start: str) -> PublicKey:
     """Return the key of a trust root whose kid begins with `start`. A lost key may have left no file."""
-    keys = {key for name in ROLES for key in root.role(name).keys}
-    matches = [key for key in keys if key.kid.hex().startswith(start.lower())]
-    if len(matches) != 1 or len(start) < 8:
-        raise Invalid(
-            f"{start!r} is neither a file nor the start of exactly one kid",
-            remedy="give at least the first 8 digits of a kid that `flightbag trust show` lists",
-        )
-    return matches[0]
+    keys = {key.kid: key for name in ROLES for key in root.role(name).keys}
+    return keys[begun_by(start, keys, "key of the trust root")]
 
 
 def _parsed(path: str | Path, data: bytes) -> RootDraft:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from builders.artifacts.store import lookup_of
 from builders.artifacts.task import StoredObjects
 from builders.engines.card import CARD_LIMIT, Card
-from store.errors import Corrupt, NotFound, instead_of
-from store.format.ids import BuildKey
+from store.disk.index import open_index_for_reading
+from store.disk.layout import RESULTS
+from store.errors import Corrupt, FlightbagError, NotFound, instead_of
+from store.format.ids import BuildKey, begun_by, is_hex
+from store.ground.orders import keys_in
 from store.ground.repository import Repository
 from store.takeoff.engines import engine_for, engines_of
 
@@ -57,6 +62,30 @@ def card_of_backbone(repository: Repository, mission: str, backbone: str, host: 
             backbone=backbone,
         )
     return cards_of_mission(repository, mission)[engine.name]
+
+
+def key_named(repository: Repository, text: str) -> BuildKey:
+    """Return the build key that is or begins with `text`: of an engine that a mission has, else of anything that the
+    store was told to have built. A whole key is not looked for. Raise as `begun_by`."""
+    if is_hex(text):
+        return BuildKey.parse(text)
+    engines = set(keys_in(repository.media, RESULTS))
+    for mission in repository.missions():
+        with suppress(FlightbagError):  # `engines show MISSION` says what is wrong with it
+            engines |= {
+                entry.key for entry in repository.current(mission).table.entries if entry.kind == "card" and entry.key
+            }
+    try:
+        return begun_by(text, engines, "engine")
+    except NotFound:
+        index = open_index_for_reading(repository.media)
+        if index is None:
+            raise
+        with index:
+            recorded = index.keys(int(text[:2], 16))
+        if not any(key.hex().startswith(text.lower()) for key in recorded):
+            raise
+        return begun_by(text, recorded, "build key")
 
 
 def card_of_key(repository: Repository, key: BuildKey) -> Card:

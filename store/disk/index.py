@@ -221,16 +221,23 @@ class Index:
         """Return the ids of all objects that have a row and begin with the byte `first`."""
         return {id_ for id_, _ in self._of_shard(first)}
 
+    def keys(self, first: int) -> list[BuildKey]:
+        """Return the build keys that have a record and begin with the byte `first`."""
+        return [BuildKey(key) for key, _ in self._beginning(self._records, first) if len(key) == DIGEST_SIZE]
+
     def _of_shard(self, first: int) -> list[tuple[ObjectId, bytes]]:
+        every = self._beginning(self._objects, first)
+        return [(ObjectId(key), data) for key, data in every if len(key) == DIGEST_SIZE and len(data) == _ROW.size]
+
+    def _beginning(self, db: Any, first: int) -> list[tuple[bytes, bytes]]:
         rows = []
-        with self._retried(lambda: self._env.begin(db=self._objects)) as txn:
+        with self._retried(lambda: self._env.begin(db=db)) as txn:
             cursor = txn.cursor()
             if cursor.set_range(bytes([first])):
                 for key, data in cursor.iternext():
                     if key[0] != first:
                         break
-                    if len(key) == DIGEST_SIZE and len(data) == _ROW.size:
-                        rows.append((ObjectId(key), data))
+                    rows.append((key, data))
         return rows
 
 

@@ -6,19 +6,24 @@ Law: `ObjectId.parse(str(i)) == i`, and only 64 lower-case hex digits parse.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 from blake3 import blake3
 
-from store.errors import Corrupt, Invalid
+from store.errors import Corrupt, Invalid, NotFound, instead_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 DIGEST_SIZE = 32
 BUILD_KEY_CONTEXT = "flightbag 2026 build key v1"
+LEAST_DIGITS = 6
 _HEX = re.compile(r"[0-9a-f]{64}")
+_BEGINNING = re.compile(rf"[0-9A-Fa-f]{{{LEAST_DIGITS},64}}")
+# The most ids that a message lists.
+_OFFERED = 5
+D = TypeVar("D", bound=bytes)
 
 
 def is_hex(text: str) -> bool:
@@ -52,6 +57,35 @@ class Digest(bytes):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.hex()[:12]}…)"
+
+
+def may_begin(text: str) -> bool:
+    """Whether an id may begin with `text`, and nothing shorter than people may write: 6 to 64 hex digits."""
+    return _BEGINNING.fullmatch(text) is not None
+
+
+def begun_by(text: str, ids: Iterable[D], what: str) -> D:
+    """Return the one of these ids that begins with `text`, at least 6 hex digits; `what` names their kind in messages.
+
+    Raise Invalid for another text, and where several ids begin so, with those; NotFound for none, with the nearest.
+    """
+    if not may_begin(text):
+        remedy = f"give at least the first {LEAST_DIGITS} hex digits of an id"
+        raise Invalid(f"{text[:80]!r} is not the beginning of an id", remedy=remedy)
+    known = sorted({id_.hex(): id_ for id_ in ids}.items())
+    start = text.lower()
+    fit = [(name, id_) for name, id_ in known if name.startswith(start)]
+    if len(fit) == 1:
+        return fit[0][1]
+    if fit:
+        names = [name for name, _ in fit]
+        digits = next(count for count in range(12, 65) if len({name[:count] for name in names}) == len(names))
+        more = f", or one of {len(names) - _OFFERED} more" if len(names) > _OFFERED else ""
+        listed = ", ".join(name[:digits] for name in names[:_OFFERED])
+        text = f"{len(names)} ids begin with {text}: {listed}{more}"
+        raise Invalid(text, remedy="give more digits", kind="ambiguous")
+    near = instead_of(start, sorted({name[: len(start)] for name, _ in known}))
+    raise NotFound(f"no {what} has an id that begins with {text}", remedy=near or f"there is no {what}", kind="missing")
 
 
 class ObjectId(Digest):

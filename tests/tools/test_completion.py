@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import BIN, flightbag
+from tests.support.field import Desk
 
 ENVIRONMENT = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
 
@@ -41,6 +42,12 @@ def completed(folder: Path, *words: str) -> list[str]:
 )
 def test_bash_completes_commands_and_options(tmp_path: Path, words: tuple[str, ...], offered: list[str]) -> None:
     assert completed(tmp_path, *words) == offered
+
+
+def test_bash_completes_missions_of_the_store_that_is_given_or_found(built: Desk) -> None:
+    assert completed(built.folder, "show", "ground", "l") == ["left"]
+    assert completed(built.store, "verify", "l") == ["left"]
+    assert completed(built.store / "trust", "sign", "le") == ["left"]
 
 
 def test_bash_completes_at_a_terminal(tmp_path: Path) -> None:
@@ -88,4 +95,4 @@ def test_the_lines_are_those_of_the_shell(shell: str) -> None:
 
 def test_another_shell_is_refused() -> None:
     ran = flightbag("completion", "tcsh")
-    assert (ran.status, "give bash, zsh or fish" in ran.err) == (2, True)
+    assert (ran.status, "give bash or zsh or fish" in ran.err) == (2, True)

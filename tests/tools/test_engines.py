@@ -197,8 +197,13 @@ class TestShow:
 
     def test_a_key_that_is_in_no_mission(self, desk: Desk, mission: Path) -> None:
         (one,) = build(desk, mission, "--json").json["engines"]
-        (card,) = flightbag("engines", "show", desk.store, one["key"], "--json").json["cards"]
-        assert card == {"entry": None, **one["card"]}
+        for key in (one["key"], one["key"][:12], one["key"][:6]):
+            (card,) = flightbag("engines", "show", desk.store, key, "--json").json["cards"]
+            assert card == {"entry": None, **one["card"]}
+        ran = explain(mission, "--against", one["key"][:12], "--store", desk.store, "--json")
+        assert (ran.status, ran.json["differs"]) == (0, [])
+        wrong = flightbag("engines", "show", desk.store, f"{one['key'][1::-1]}{one['key'][2:12]}")
+        assert (wrong.status, "no engine has an id that begins with" in wrong.err) == (1, True)
 
     @pytest.mark.parametrize(
         ("what", "told"),

@@ -48,6 +48,11 @@ class TestMissions:
         other = flightbag("log", twice.store, "right", "--json").json["events"][0]["manifest"]
         assert flightbag("rollback", twice.store, "left", "--to", other, "--key", twice.key).status == 2
         assert flightbag("rollback", twice.store, "left", "--to", "x", "--key", twice.key).status == 2
+        # Short, it says which manifest, and does not confirm it.
+        short = ("rollback", twice.store, "left", "--to", first[:12], "--key", twice.key)
+        ran = flightbag(*short, "--json")
+        assert (ran.status, ran.json["error"]["kind"]) == (2, "unreviewed")
+        assert flightbag(*short, "--dry-run", "--json").json["to"] == first
         flightbag("gc", twice.store, "--grace", "0s", "--keep-last", "1")
         assert flightbag("rollback", twice.store, "left", "--key", twice.key).status == 1
         assert twice.verify().status == 0

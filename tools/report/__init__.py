@@ -14,7 +14,7 @@ from builders.extras import import_extra, require_build_extra
 from store.errors import Invalid
 from store.findings import Finding
 from tools import keyfiles
-from tools.arguments import Json, OptionalMission, State, Store, Trust
+from tools.arguments import Json, OptionalMission, State, StoreOrMission, Trust
 from tools.outputs import check_output
 from tools.parameters import Option
 from tools.receipts import Fleet, fleet_of
@@ -26,7 +26,7 @@ _MARK = b"<!-- flightbag report -->"
 
 @command
 def run(
-    store: Store,
+    store: StoreOrMission,
     mission: OptionalMission = None,
     output: Annotated[
         Path | None,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.errors import Invalid
-from store.format.ids import BuildKey, ObjectId, derive, deriving
+from store.errors import Invalid, NotFound
+from store.format.ids import BuildKey, ObjectId, begun_by, derive, deriving
 
 
 def test_official_blake3_vectors(shared: Path) -> None:
@@ -50,3 +50,35 @@ def test_a_digest_has_32_bytes(size: int) -> None:
 def test_one_hasher_derives_as_many_do(items: list[bytes]) -> None:
     derive_next = deriving("a context")
     assert [derive_next(item) for item in items] == [derive("a context", item) for item in items]
+
+
+IDS = [bytes([0xAB, 0xCD, 0xEF, last]) + bytes(28) for last in (1, 2)] + [b"\x12" * 32]
+
+
+@given(st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=30), st.integers(6, 64), st.data())
+def test_a_beginning_names_its_only_id(ids: list[bytes], digits: int, data: st.DataObject) -> None:
+    """`begun_by` returns the id that begins so, or refuses where several do; never another one."""
+    chosen = data.draw(st.sampled_from(ids))
+    start = chosen.hex()[:digits]
+    if sum(id_.hex().startswith(start) for id_ in set(ids)) == 1:
+        assert begun_by(start, ids, "object") == chosen
+    else:
+        with pytest.raises(Invalid, match="ids begin with"):
+            begun_by(start, ids, "object")
+
+
+def test_several_that_begin_so_are_listed() -> None:
+    with pytest.raises(Invalid) as caught:
+        begun_by("abcdef", IDS, "object")
+    assert caught.value.kind == "ambiguous"
+    assert "2 ids begin with abcdef: abcdef010000, abcdef020000" in caught.value.message
+    assert begun_by("abcdef01", IDS, "object") == IDS[0]
+
+
+def test_none_that_begins_so_is_answered_with_the_nearest() -> None:
+    with pytest.raises(NotFound) as caught:
+        begun_by("abcdfe02", IDS, "engine")
+    assert "abcdef02" in caught.value.remedy
+    with pytest.raises(NotFound) as caught:
+        begun_by("abcdfe02", [], "engine")
+    assert caught.value.remedy == "there is no engine"
