@@ -57,8 +57,8 @@ SharedCache = Annotated[
     Option(
         "--shared-cache",
         metavar="CACHE",
-        help="A folder, or s3://BUCKET/PREFIX, where builds of all stations look for what is missing before they make "
-        "it. What is taken is signed by a key of the role builder.",
+        help="A folder, s3://BUCKET/PREFIX or a named remote, where builds of all stations look for what is missing "
+        "before they make it. What is taken is signed by a key of the role builder.",
     ),
 ]
 BuilderKeys = Annotated[
@@ -158,6 +158,12 @@ def cache_folder() -> Path:
     """Return this program's folder in the cache of the user. It may not exist yet."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "flightbag"
+
+
+def config_folder() -> Path:
+    """Return this program's folder in the configuration of the user. It may not exist yet."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".config") / "flightbag"
 
 
 def patience_of(give_up: str | None) -> float | None:

@@ -29,6 +29,7 @@ from tools.arguments import (
     print_lines,
     store_then,
 )
+from tools.named_remotes import folder_named
 from tools.parameters import Argument, Option
 from tools.progress import work_bars
 from tools.status import NO, OK, UNKNOWN, command, exits, print_json, say
@@ -162,7 +163,7 @@ def accept(
     from builders.acceptance import accept
 
     with Repository.open(store) as repository:
-        taken = accept(repository, stick, now=int(time.time()))
+        taken = accept(repository, folder_named(stick, "--from"), now=int(time.time()))
     if as_json:
         refused = [Finding.of(one.error) for one in taken if one.error is not None]
         print_json({"results": [render.acceptance_json(one) for one in taken]}, refused)

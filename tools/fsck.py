@@ -32,6 +32,7 @@ from store.remotes.place import bucket_of
 from tools import render
 from tools.arguments import DropCache, GiveUp, Json, Store, patience_of, print_lines
 from tools.commands import command_of
+from tools.named_remotes import folder_named, store_named
 from tools.parameters import Option
 from tools.patience import Bound, patience
 from tools.program import run_program
@@ -97,14 +98,17 @@ def run(
     """Audit a store, name each damage and the missions that it grounds, and with --repair mend the store.
 
     Only --full reads every byte: a mission is flyable if each of its objects was
-    read, else it is complete, not read. STORE may be a bucket, s3://BUCKET/PREFIX.
+    read, else it is complete, not read. STORE may be a bucket, s3://BUCKET/PREFIX, or a named
+    remote.
 
     The command is also installed as store-fsck. Its statuses are those of fsck(8).
 
     Example: flightbag fsck ground --full
     """
-    bucket = bucket_of(store)
     try:
+        store = store_named(store)
+        source = [folder_named(one, "--from") for one in source or ()]
+        bucket = bucket_of(store)
         scope = _scope(quick=quick, full=full, sample=sample, budget=budget, mission=mission, exclusive=exclusive)
         if (source or dry_run) and not repairing:
             raise Invalid("--from and --dry-run need --repair", remedy="add --repair, or leave them out")

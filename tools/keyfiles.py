@@ -40,6 +40,7 @@ from tools.printable import printable
 if TYPE_CHECKING:
     from builders.sharing import Sharing
     from store.ground.issuing import Keys
+    from tools.named_remotes import place_named
 
 # Seconds. A person may have to touch the token first.
 _SIGNER_SECONDS = 300
@@ -352,7 +353,7 @@ def sharing(
     from builders.sharing import Sharing
 
     signing = command if any(_is_encrypted(path) is None for path in builder_keys) else None
-    return Sharing(place, keys_for_later(builder_keys, passphrase_file, signing))
+    return Sharing(place_named(place), keys_for_later(builder_keys, passphrase_file, signing))
 
 
 def _is_encrypted(path: Path) -> bool | None:

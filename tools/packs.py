@@ -21,6 +21,7 @@ from store.remotes.pack import Pack, carried_by, plan_pack, write_files, write_p
 from store.remotes.unpack import Unpacked, unpack
 from tools import render
 from tools.arguments import Json, StoreFirst, print_lines
+from tools.named_remotes import folder_named
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import bytes_bar, reading_bar
@@ -72,6 +73,7 @@ def pack_command(
     """
     if not output:
         raise Invalid("-o is missing", remedy="give -o FILE, or -o - for standard output")
+    against = None if against is None else folder_named(against, "--against")
     receipt = None if against is None else _receipt(against)
     if delta and (against is None or receipt is not None):
         raise Invalid("--delta needs --against STORE", remedy="give the store that the difference is from")
@@ -222,6 +224,7 @@ def unpack_command(
     if os.path.isfile(target) and (len(bags) == 1 and not os.path.isfile(bags[0])):
         text = f"{target} is a file, and the last argument is the store to unpack to"
         raise Invalid(text, remedy=f"give the bag first: {target} {bags[0]}", path=target)
+    target = folder_named(target, "DST")
     outcomes: list[tuple[str, Unpacked | FlightbagError]] = []
     places = " or ".join("standard input" if path == "-" else path for path in (*bags, target))
     with patience(Bound(places, None, as_json=as_json)), reading_bar("unpacking") as progress:

@@ -109,6 +109,15 @@ app = Commands(
             help="Enrol an aircraft, and keep what it remembers: its id, its trust root, the missions and flights it "
             "has seen.",
         ),
+        "remote": Commands(
+            "remote",
+            {
+                "add": "tools.named_remotes:add",
+                "ls": "tools.named_remotes:ls",
+                "remove": "tools.named_remotes:remove",
+            },
+            help="Name the places that missions are carried to and from: hosts, buckets, media.",
+        ),
         "engines": Commands(
             "engines",
             {

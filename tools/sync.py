@@ -21,6 +21,7 @@ from store.remotes.place import Bucket, Folder, Host, place_of
 from store.values import replace
 from tools import render
 from tools.arguments import GiveUp, Json, cache_folder, patience_of, print_lines
+from tools.named_remotes import place_named
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import reading_bars
@@ -76,13 +77,16 @@ class _Outcome:
 def run(
     source: Annotated[
         str,
-        Argument(metavar="SRC", help="The store to copy from: a folder, user@host:PATH by ssh, or s3://BUCKET/PREFIX."),
+        Argument(
+            metavar="SRC",
+            help="The store to copy from: a folder, user@host:PATH by ssh, s3://BUCKET/PREFIX, or a named remote.",
+        ),
     ],
     targets: Annotated[
         list[str],
         Argument(
             metavar="DST",
-            help="The stores to copy to: folders, user@host:PATH by ssh, or s3://BUCKET/PREFIX. "
+            help="The stores to copy to: folders, user@host:PATH by ssh, s3://BUCKET/PREFIX, or named remotes. "
             "One that does not exist is created.",
         ),
     ],
@@ -103,6 +107,7 @@ def run(
 
     Example: flightbag sync ground /media/stick/store
     """
+    source, targets = place_named(source), [place_named(target) for target in targets]
     bound = Bound(" or ".join((source, *targets)), patience_of(give_up), as_json=as_json)
     outcomes = [_Outcome(target) for target in targets]
     seen = Seen(cache_folder() / "seen")

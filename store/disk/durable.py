@@ -22,8 +22,9 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import count
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from store.disk.opening import OtherType, open_file, open_or_create, type_name
 from store.errors import Unavailable
@@ -33,13 +34,15 @@ _NO_MODES = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
 # Error numbers by which a file system refuses to share blocks (FICLONE; linux/fs.h: _IOW(0x94, 9, int)).
 _NO_CLONES = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM})
 _FICLONE = 0x40049409
+# SYNC_FILE_RANGE_WRITE of linux/fs.h: begin to write, and wait for nothing.
+_RANGE_WRITE = 2
 OBJECT_MODE = 0o444
 _SYNC_THREADS = 8
 # A write into the page cache keeps a processor busy and releases the interpreter lock: one thread more than processors.
 THREADS = min(8, (os.cpu_count() or 1) + 1)
 # syncfs is tried for at least so many files, and only on these file systems. Not on ext2: there an fsync flushes the
 # cache of the device, and syncfs does not.
-_MANY = 64
+MANY = 64
 _SYNCFS = frozenset({"ext3", "ext4", "xfs", "f2fs"})
 # Error numbers by which a sandbox refuses syncfs.
 _NO_SYNCFS = frozenset({errno.ENOSYS, errno.EPERM, errno.EACCES})
@@ -78,6 +81,15 @@ class Disk:
             while view:
                 view = view[os.write(fd, view) :]
 
+    def start_writing(self, fd: int) -> None:
+        """Let the medium begin to write what was written to an open file, while the next bytes are read and hashed.
+
+        This promises nothing, and reports nothing: a write that fails is reported by the barrier, as one is that the
+        system begins by itself.
+        """
+        if (begin := _sync_file_range()) is not None:
+            begin(fd, 0, 0, _RANGE_WRITE)
+
     def seal(self, fd: int, path: str) -> None:
         """Make a file read-only where the medium has modes."""
         with _explained(path):
@@ -95,7 +107,7 @@ class Disk:
     def sync_files(self, paths: Iterable[str]) -> None:
         """Make all of these files durable in one barrier. They lie on one file system."""
         files = list(paths)
-        if len(files) >= _MANY and self.sync_file_system(os.path.dirname(files[0])):
+        if len(files) >= MANY and self.sync_file_system(os.path.dirname(files[0])):
             return
 
         def sync(path: str) -> None:
@@ -187,7 +199,7 @@ class Disk:
 
     def sync_directories(self, paths: Sequence[str]) -> None:
         """Make the names in all of these directories durable in one barrier. They lie on one file system."""
-        at_once = len(paths) >= _MANY and _sync_all(paths[0])
+        at_once = len(paths) >= MANY and _sync_all(paths[0])
         for path in paths:
             if at_once:
                 with _explained(path):  # a link in its place leads to another file system, perhaps
@@ -253,6 +265,19 @@ def write_new_file(disk: Disk, path: str, data: bytes, mode: int) -> None:
     finally:
         os.close(fd)
     disk.sync_directory(os.path.dirname(path))
+
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """Return the system's sync_file_range(2), which begins the writing out of a file; None where it has none."""
+    import ctypes  # at use: it is slow to load, and only large objects need it
+
+    try:
+        function = ctypes.CDLL(None).sync_file_range
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return cast("Callable[[int, int, int, int], int]", function)
 
 
 def _sync_all(folder: str) -> bool:

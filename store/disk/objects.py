@@ -20,7 +20,7 @@ from threading import Lock
 
 from blake3 import blake3
 
-from store.disk.durable import THREADS, Disk
+from store.disk.durable import MANY, THREADS, Disk
 from store.disk.index import Index, Row
 from store.disk.locks import exclusive
 from store.disk.media import CHUNK, OBJECTS, Media, object_path
@@ -64,7 +64,8 @@ class Batch:
 
         With `expect`, raises Corrupt (kind bit-flip) and keeps nothing unless the bytes have that id.
         """
-        path = os.path.join(self._staging.folder(), str(next(self._numbers)))
+        number = next(self._numbers)
+        path = os.path.join(self._staging.folder(), str(number))
         hasher, size = blake3(), 0
         fd = self._disk.create(path)
         try:
@@ -74,6 +75,9 @@ class Batch:
                 hasher.update(chunk)
                 size += len(chunk)
                 self._disk.write(fd, chunk, path)
+                # Few small objects are written out by the barrier as fast.
+                if len(chunk) >= CHUNK or number >= MANY:
+                    self._disk.start_writing(fd)
             self._disk.seal(fd, path)
         finally:
             os.close(fd)
@@ -148,6 +152,8 @@ class Batch:
         """
         if id_ in self._resident:
             return True
+        if self._media.vacant(id_):
+            return False
         try:
             row = confirm_object(self._media, self._index, id_, size)
         except NotFound:
@@ -171,7 +177,8 @@ class Batch:
             return
         with self._healing():
             objects = self._media.absolute(OBJECTS)
-            paths = {id_: self._media.absolute(object_path(id_)) for id_ in (*self._staged, *self._resident)}
+            names = {id_: object_path(id_) for id_ in (*self._staged, *self._resident)}
+            paths = {id_: self._media.absolute(name) for id_, name in names.items()}
             self._disk.sync_files([*self._staged.values(), *(paths[id_] for id_ in self._resident)])  # 2
             for id_ in self._bad:
                 self._set_aside(id_)
@@ -188,9 +195,7 @@ class Batch:
         if self._index is not None:
             now = int(time.time())
             # The bytes were hashed while they were written, into a file that only this process could change.
-            rows = {
-                id_: Row.of(self._media.stamp(object_path(id_)), inserted=now, verified=now) for id_ in self._staged
-            }
+            rows = {id_: Row.of(self._media.stamp(names[id_]), inserted=now, verified=now) for id_ in self._staged}
             self._index.commit(objects={**rows, **self._resident})  # 5
         self._staged.clear()
         self._resident.clear()
@@ -257,10 +262,16 @@ def hashed(path: str) -> tuple[ObjectId, int]:
 def read_chunks(path: str, *, follow: bool = True) -> Iterator[bytes]:
     """Yield the content of a file, at most CHUNK bytes at a time. Raises Unavailable where it cannot be read."""
     try:
-        fd, _ = open_file(path, follow=follow)
-        with open(fd, "rb", buffering=0) as file:
-            while chunk := file.read(CHUNK):
+        fd, status = open_file(path, follow=follow)
+        done = 0
+        try:
+            while chunk := os.read(fd, CHUNK):
                 yield chunk
+                done += len(chunk)
+                if len(chunk) < CHUNK and done == status.st_size:
+                    return  # the end, without one more call to see it
+        finally:
+            os.close(fd)
     except OtherType as error:
         text = f"{path}: expected a regular file, found a {type_name(error.mode)}"
         raise Corrupt(text, kind="wrong-type", path=path) from error

@@ -46,7 +46,7 @@ from store.values import dataclass, field, replace
 
 # The most objects, and about the most bytes, in one durable batch: large enough to spread the cost of a sync to the
 # medium, small enough that an interrupted run keeps most of its work.
-_BATCH_OBJECTS, _BATCH_BYTES = 2_000, 256 * 2**20
+_BATCH_OBJECTS, _BATCH_BYTES = 10_000, 256 * 2**20
 # Seconds that a target has to tidy up when the sync of several is interrupted.
 _GRACE = 2.0
 

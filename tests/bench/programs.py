@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.bench.records import command_line
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {
@@ -29,8 +31,15 @@ ENVIRONMENT = {
 }
 
 
+# The command lines of each program that took its turn, for the record of the bench.
+COMMANDS: dict[str, list[str]] = {}
+_turn: list[str] = []
+
+
 def run(*command: object, cwd: Path | None = None, stdin: Path | None = None) -> float:
     """Runs a program and gives its seconds. What fails ends the bench: a figure of it would mean nothing."""
+    if (line := command_line(command)) not in _turn:
+        _turn.append(line)
     start = time.perf_counter()
     with open(stdin or os.devnull, "rb") as source:
         environment = {**ENVIRONMENT, "XDG_STATE_HOME": tempfile.gettempdir(), "XDG_CACHE_HOME": tempfile.gettempdir()}
@@ -82,5 +91,8 @@ def interleaved(
     for _ in range(rounds):
         before()
         for name, program in there.items():
+            _turn.clear()
             times[name].append(program())
+            lines = COMMANDS.setdefault(name, [])
+            lines += [line for line in _turn if line not in lines]
     return {name: statistics.median(found) for name, found in times.items()}

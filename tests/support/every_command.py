@@ -105,6 +105,17 @@ def _withdraw_release(desk: Desk) -> tuple[object, ...]:
     return "release", "withdraw", desk.store, "winter", "--reason", "it drifts", "--key", desk.folder / "lab.key"
 
 
+def _remote(desk: Desk) -> tuple[str, Path]:
+    """A name that no other test gives, and its place."""
+    return f"remote-{desk.folder.parent.name[-40:]}", desk.folder / "aircraft"
+
+
+def _remove_remote(desk: Desk) -> tuple[object, ...]:
+    """Name a place, and forget it."""
+    assert flightbag("remote", "add", *_remote(desk)).status == 0
+    return "remote", "remove", _remote(desk)[0]
+
+
 USES: dict[str, Use] = {
     "init": Use(lambda desk: ("init", desk.folder / "new"), makes="new/flightbag.toml"),
     "example": Use(lambda desk: ("example", desk.folder / "first"), makes="first/ridge.toml"),
@@ -144,6 +155,9 @@ USES: dict[str, Use] = {
         makes="ground/withdrawn/left.mission",
     ),
     "remove": Use(lambda desk: ("remove", desk.store, "left"), removes="ground/missions/left"),
+    "remote add": Use(lambda desk: ("remote", "add", *_remote(desk))),
+    "remote ls": Use(lambda desk: ("remote", "ls")),
+    "remote remove": Use(_remove_remote),
     "verify": _of_mission("verify"),
     "prove": Use(
         lambda desk: ("prove", desk.store, "left", CAMERA, "--out", desk.folder / "new.proof"), makes="new.proof"

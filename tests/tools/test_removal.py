@@ -7,7 +7,7 @@ from tests.support.field import Desk
 
 
 def test_a_mission_is_taken_out_and_built_again_with_a_later_sequence(built: Desk) -> None:
-    before = flightbag("ls", built.store, "--json").json[0]["sequence"]
+    before = flightbag("ls", built.store, "--json").json["missions"][0]["sequence"]
     dry = flightbag("remove", built.store, "left", "--dry-run")
     assert dry.status == 0
     assert dry.words.startswith("would remove mission left")

@@ -141,7 +141,7 @@ def test_many_folders_are_one_barrier(tmp_path: Path, monkeypatch: pytest.Monkey
             synced.append(path)
             super().sync_directory(path)
 
-    paths = [str(tmp_path / str(number)) for number in range(durable._MANY)]
+    paths = [str(tmp_path / str(number)) for number in range(durable.MANY)]
     for path in paths:
         Path(path).mkdir()
     monkeypatch.setattr(durable, "_sync_all", lambda _: reaches)
@@ -380,7 +380,7 @@ class TestManyFiles:
                 synced.append(path)
                 super().sync_file(fd, path)
 
-        paths = self.made(tmp_path, durable._MANY)
+        paths = self.made(tmp_path, durable.MANY)
         for reaches in (True, False):
             monkeypatch.setattr(durable, "_sync_all", lambda _, reaches=reaches: reaches)
             Counting().sync_files(paths)
@@ -449,7 +449,7 @@ class TestManyFiles:
             return -1
 
         monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: SimpleNamespace(syncfs=syncfs))
-        paths, folders = self.made(tmp_path, durable._MANY), [str(tmp_path)] * durable._MANY
+        paths, folders = self.made(tmp_path, durable.MANY), [str(tmp_path)] * durable.MANY
         calls = (
             lambda: Disk().sync_files(paths),
             lambda: Disk().sync_directories(folders),
