@@ -84,7 +84,7 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench report
 	$(BIN)/python -m tests.bench write
 
-# The pages that are made from the program: docs/commands.md and docs/mission-file.md.
+# The pages that are made from the program: docs/commands.md, docs/json.md and docs/mission-file.md.
 reference: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.reference
 

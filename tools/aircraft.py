@@ -8,10 +8,12 @@ from typing import Annotated
 
 from store.disk.layout import store_above
 from store.errors import FlightbagError, Invalid
+from store.findings import Finding
 from store.format.code import short_code
 from store.takeoff.aircraft import consume, enrol, lower_floor, read_key, read_state
 from store.takeoff.verify import named_domain
 from store.trust.aircraft_state import AircraftState
+from store.values import replace
 from tools import keyfiles, lines, render
 from tools.arguments import Json, moment, print_lines
 from tools.parameters import Argument, Option
@@ -51,7 +53,14 @@ def enrol_command(
     counts["proofs"] = len(kept.proofs)
     if as_json:
         print_json(
-            {"id": id_, "host": host, "root": newest.version, "code": code, "forgot": enrolment.forgot, "kept": counts}
+            {
+                "id": id_,
+                "host": host,
+                "trust_root_version": newest.version,
+                "code": code,
+                "forgot": enrolment.forgot,
+                "kept": counts,
+            }
             | {"kid": key.kid.hex(), "key": key.raw.hex()}
             | {"left_domains": sorted({one.root.root.domain_id.hex() for one in enrolment.left})}
         )
@@ -152,11 +161,11 @@ def show(state: State, as_json: Json = False) -> int:
     Example: flightbag aircraft show state
     """
     stored = read_state(state)
-    why = ""
+    key, lost = None, None
     try:
         key = read_key(state).public
     except FlightbagError as error:
-        key, why = None, f"{error.message}; {error.remedy}"
+        lost = error
     aircraft, root = stored.state, stored.state.root.root
     if as_json:
         print_json(
@@ -165,7 +174,7 @@ def show(state: State, as_json: Json = False) -> int:
                 "host": aircraft.host,
                 "kid": None if key is None else key.kid.hex(),
                 "key": None if key is None else key.raw.hex(),
-                "root": root.version,
+                "trust_root_version": root.version,
                 "domain_id": root.domain_id.hex(),
                 "code": short_code(root.digest),
                 "epoch": root.epoch,
@@ -182,7 +191,8 @@ def show(state: State, as_json: Json = False) -> int:
                 "proofs": [proof.hex() for proof in aircraft.proofs],
                 "changes": stored.number,
                 "one_slot_lost": stored.mend,
-            }
+            },
+            [] if lost is None else [replace(Finding.of(lost), information=True)],
         )
         return OK
     print_lines(
@@ -210,8 +220,8 @@ def show(state: State, as_json: Json = False) -> int:
     )
     if key is not None:
         print(f"{key.kid.hex()} {aircraft.id}")  # one line, to be copied into a file
-    else:
-        warn(f"flightbag: {why}")
+    if lost is not None:
+        warn(f"flightbag: {lost}")
     return OK
 
 

@@ -20,6 +20,7 @@ from store.takeoff.coverage import read_missing
 from store.takeoff.withdrawn import withdrawn
 from store.trust.keys import PublicKey
 from store.trust.review import signing_code
+from store.values import replace
 from tools import keyfiles, lines, render
 from tools.arguments import (
     BuilderKeys,
@@ -234,6 +235,9 @@ def build(
 def _findings(report: BuildReport) -> list[Finding]:
     """Return why a build published nothing, and what its figures do not show."""
     why = [Finding("not-published", report.why, information=report.outcome == "draft")] if report.why else []
+    why += [
+        Finding("unproven", f"{one.name}: each aircraft has to prove it", information=True) for one in report.unproven
+    ]
     return why + [Finding("untrained", text, information=True) for text in report.warnings]
 
 
@@ -255,6 +259,8 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                 findings.append(Finding.of(error, missions=(mission,)))
             else:
                 m = opened.manifest
+                grounding = withdrawn(repository.evidence, opened).findings
+                findings += [replace(one, missions=(mission,), information=True) for one in grounding]
                 row |= {
                     "flight": m.mission.flight,
                     "aircraft": list(m.mission.aircraft),
@@ -264,7 +270,7 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                     "entries": m.count,
                     "bytes": sum(opened.closure().values()),
                     "manifest": str(opened.manifest_id),
-                    "withdrawn": [finding.message for finding in withdrawn(repository.evidence, opened).findings],
+                    "withdrawn": [finding.message for finding in grounding],
                 }
             rows.append(row)
         for mission in repository.evidence.drafts():
@@ -284,10 +290,14 @@ def list_missions(store: Store, as_json: Json = False) -> int:
                 row["error"] = error.message
                 findings.append(Finding.of(error, missions=(mission,)))
             rows.append(row)
+    now = int(time.time())
+    for row in rows:
+        if (end := row.get("expires_at")) is not None and now > end:
+            text = f"{row['mission']}: {render.validity_in_short(None, end, now)}"
+            findings.append(Finding("expired", text, missions=(row["mission"],), information=True))
     if as_json:
         print_json({"missions": rows}, findings)
     else:
-        now = int(time.time())
         print_lines(lines.table([(row["mission"], _listed(row, now)) for row in rows]))
     return status_of_findings(findings)
 
@@ -346,7 +356,8 @@ def show(
             }
         else:
             opened = repository.current(mission or "")
-        grounding = [finding.message for finding in withdrawn(evidence, opened).findings]
+        withdrawals = withdrawn(evidence, opened).findings
+        grounding = [finding.message for finding in withdrawals]
         listed = read_missing(opened, evidence)
     if geojson is not None:
         from builders.report import MissingTiles
@@ -354,7 +365,8 @@ def show(
         write_geojson(geojson, MissingTiles(listed.runs))
     if as_json:
         runs = [{"first": run.first, "tiles": run.tiles, "reason": run.reason} for run in listed.runs]
-        print_json({**render.mission_json(opened), "missing": runs, "withdrawn": grounding, **state})
+        found = [replace(one, missions=(opened.manifest.mission.id,), information=True) for one in withdrawals]
+        print_json({**render.mission_json(opened), "missing": runs, "withdrawn": grounding, **state}, found)
         return OK
     if at is not None:
         say(f"as it was at {render.when(moment(at))}, under trust root {opened.trust_root.version}; no clearance")

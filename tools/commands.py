@@ -40,6 +40,11 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click calls it so
         return list(self._table)
 
+    def subgroup(self, name: str) -> Commands | None:
+        """Return the group of this name; None for a command. Nothing is loaded."""
+        place = self._table.get(name)
+        return place if isinstance(place, Commands) else None
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in self.commands and (place := self._table.get(cmd_name)) is not None:
             command = place if isinstance(place, Commands) else command_of(cmd_name, _function(place))
@@ -60,10 +65,21 @@ def _function(place: str) -> Callable[..., Any]:
     return function
 
 
+class _Command(click.Command):
+    """A command that is named in every mistake in its arguments; click leaves it out of some."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+
 def command_of(name: str, function: Callable[..., Any]) -> click.Command:
     """Return the command of this name that calls the function. Its help is the docstring of the function."""
     parameters = inspect.signature(function, eval_str=True).parameters.values()
-    return click.Command(name, callback=function, help=function.__doc__, params=[_parameter(one) for one in parameters])
+    return _Command(name, callback=function, help=function.__doc__, params=[_parameter(one) for one in parameters])
 
 
 def _parameter(one: inspect.Parameter) -> click.Parameter:

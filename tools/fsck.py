@@ -1,11 +1,7 @@
 """`store-fsck`, also `flightbag fsck`: the audit and the repair, with the statuses of fsck(8).
 
-    0  no errors    1  errors were corrected
-    4  errors left  8  could not check  16  wrong arguments  32  interrupted
-
-Statuses add up: 12 means that errors are left and that something could not be checked. 0 says no more than that: the
-verdict is `clean`, and a mission `flyable`, only if every object was read (`--full`). 141 means that nobody reads the
-output (see `program`).
+0 says no more than that no error was found: the verdict is `clean`, and a mission `flyable`, only if every object was
+read (`--full`).
 """
 
 from __future__ import annotations
@@ -26,9 +22,11 @@ from store.audit.scope import Scope
 from store.disk.layout import open_store
 from store.disk.media import Media
 from store.errors import Invalid, Unavailable
+from store.findings import Finding
 from store.format.duration import seconds_of
 from store.ground.repository import Repository
 from store.remotes.place import bucket_of
+from store.values import replace
 from tools import render
 from tools.arguments import DropCache, GiveUp, Json, Store, patience_of, print_lines
 from tools.commands import command_of
@@ -37,10 +35,21 @@ from tools.parameters import Option
 from tools.patience import Bound, patience
 from tools.program import run_program
 from tools.progress import reading_bar, work_bars
-from tools.status import exits, fail, print_json, say, warn
+from tools.status import READER_GONE, exits, fail, print_json, say, warn
 from tools.streams import OutputLost
 
 CLEAN, CORRECTED, ERRORS, COULD_NOT_CHECK, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
+# What each says, for people. They are bits, and add up: 12 means that errors are left, and that something could not be
+# checked.
+MEANINGS = {
+    CLEAN: "no errors found",
+    CORRECTED: "errors were corrected",
+    ERRORS: "errors are left",
+    COULD_NOT_CHECK: "something could not be checked: there is no store, or not all of it can be read",
+    USAGE: "wrong arguments",
+    CANCELLED: "interrupted",
+    READER_GONE: "nobody reads the output",
+}
 
 Quick = Annotated[
     bool,
@@ -128,7 +137,7 @@ def run(
     except Invalid as error:
         fail(error, as_json=as_json)
         return USAGE
-    corrected = 0
+    corrected, notes = 0, list[Finding]()
     if bucket:
         from store.remotes.bucket import BucketClient
         from store.remotes.bucket_audit import fsck_bucket
@@ -137,7 +146,7 @@ def run(
             audit = fsck_bucket(BucketClient.connect(store), scope, progress=progress)
         return _report(audit, store, scope, as_json=as_json)
     with patience(bound), ExitStack() as stack:
-        opened_ledger = None if scope.read == "quick" else _ledger(ledger, store)
+        opened_ledger = None if scope.read == "quick" else _ledger(ledger, store, notes)
         if opened_ledger is not None:
             stack.enter_context(opened_ledger)
 
@@ -175,7 +184,7 @@ def run(
                 store, scope, replicas, audited=audited, show=show, bars=work_bars, drop_cache=drop_cache or None
             )
             audit, corrected = repaired.audit, len(repaired.steps)
-    return _report(audit, store, scope, plans, as_json=as_json, corrected=corrected)
+    return _report(audit, store, scope, plans, notes, as_json=as_json, corrected=corrected)
 
 
 def _scope(*, quick: bool, full: bool, sample: str | None, budget: str | None, mission: str, exclusive: bool) -> Scope:
@@ -197,14 +206,15 @@ def _percent(text: str) -> float:
         raise Invalid(f"--sample {text!r} is not a percentage", remedy="give a percentage like 10%") from None
 
 
-def _ledger(given: Path | None, store: str) -> Ledger | None:
-    """Return the given ledger, or the user's own. Return None, with a warning, if the user's own cannot be opened."""
+def _ledger(given: Path | None, store: str, notes: list[Finding]) -> Ledger | None:
+    """Return the given ledger, or the user's own; None, with a warning and a note, where that cannot be opened."""
     if given is not None:
         return Ledger(given)
     try:
         return Ledger(ledger_path(store))
     except Unavailable as error:
         warn(f"store-fsck: this audit cannot be remembered in the ledger: {error.message}", f"  -> {error.remedy}")
+        notes.append(replace(Finding.of(error), information=True))
         return None
 
 
@@ -232,11 +242,20 @@ def _read_all(store: str, scope: Scope) -> str:
 
 
 def _report(
-    audit: Audit, store: str, scope: Scope, plans: Sequence[RepairPlan] = (), *, as_json: bool, corrected: int = 0
+    audit: Audit,
+    store: str,
+    scope: Scope,
+    plans: Sequence[RepairPlan] = (),
+    notes: Sequence[Finding] = (),
+    *,
+    as_json: bool,
+    corrected: int = 0,
 ) -> int:
     status = _status(audit, corrected)
     if audit.forgetful:
-        warn(f"store-fsck: this audit is not remembered in the ledger: {audit.forgetful}")
+        text = f"this audit is not remembered in the ledger: {audit.forgetful}"
+        warn(f"store-fsck: {text}")
+        notes = [*notes, Finding("unwritable", text, information=True)]
     if not as_json:
         print_lines(render.audit(audit, _read_all(store, scope)))  # its last line says how to read the rest
         return status
@@ -257,7 +276,7 @@ def _report(
         "from_medium": audit.reading.from_medium,
         "doubt": audit.reading.doubt,
     }
-    print_json(value, audit.findings)
+    print_json(value, [*audit.findings, *notes])
     return status
 
 

@@ -40,7 +40,6 @@ from tools.printable import printable
 if TYPE_CHECKING:
     from builders.sharing import Sharing
     from store.ground.issuing import Keys
-    from tools.named_remotes import place_named
 
 # Seconds. A person may have to touch the token first.
 _SIGNER_SECONDS = 300
@@ -352,6 +351,7 @@ def sharing(
             raise Invalid("--builder-key needs --shared-cache", remedy="name the cache, or leave the key out")
         return None
     from builders.sharing import Sharing
+    from tools.named_remotes import place_named
 
     signing = command if any(_is_encrypted(path) is None for path in builder_keys) else None
     return Sharing(place_named(place), keys_for_later(builder_keys, passphrase_file, signing))

@@ -164,7 +164,7 @@ def checked_place(text: str) -> str:
 
 
 def _kind(place: Folder | Host | Bucket) -> str:
-    return "a folder" if isinstance(place, Folder) else "a host" if isinstance(place, Host) else "a bucket"
+    return "folder" if isinstance(place, Folder) else "host" if isinstance(place, Host) else "bucket"
 
 
 def _near(text: str, places: dict[str, str]) -> str:

@@ -221,10 +221,10 @@ def unpack_command(
 
     Example: flightbag unpack bag.tar /media/stick/store
     """
+    target = folder_named(target, "DST")
     if os.path.isfile(target) and (len(bags) == 1 and not os.path.isfile(bags[0])):
         text = f"{target} is a file, and the last argument is the store to unpack to"
         raise Invalid(text, remedy=f"give the bag first: {target} {bags[0]}", path=target)
-    target = folder_named(target, "DST")
     outcomes: list[tuple[str, Unpacked | FlightbagError]] = []
     places = " or ".join("standard input" if path == "-" else path for path in (*bags, target))
     with patience(Bound(places, None, as_json=as_json)), reading_bar("unpacking") as progress:

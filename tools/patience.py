@@ -16,10 +16,10 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from store.errors import Unavailable
 from store.values import dataclass
@@ -50,8 +50,17 @@ class Bound:
     as_json: bool = False
 
 
+class Answered(Protocol):
+    """Called with the exit status of a command that has printed its result, and goes on.
+
+    `hangs_told` where the result names what does not answer: if the command does not end, nothing more is said.
+    """
+
+    def __call__(self, status: int, /, *, hangs_told: bool = False) -> None: ...
+
+
 @contextmanager
-def patience(bound: Bound) -> Iterator[Callable[[int], None]]:
+def patience(bound: Bound) -> Iterator[Answered]:
     """Tell the user if the block waits without an answer, and end the command where its time is over.
 
     The block prints nothing that the status "could not check" would contradict: results are printed after it. A command
@@ -68,8 +77,9 @@ def patience(bound: Bound) -> Iterator[Callable[[int], None]]:
             child.agree()
 
 
-def answered(_status: int) -> None:
+def answered(_status: int, /, *, hangs_told: bool = False) -> None:
     """What `patience` yields where nobody's time is bounded."""
+    del hangs_told
     sys.stdout.flush()
 
 
@@ -119,11 +129,11 @@ class _Child:
         if not os.read(self.answer, 1):
             os._exit(128 + signal.SIGKILL)  # this process was given up, or nobody waits for it any more
 
-    def answered(self, status: int) -> None:
+    def answered(self, status: int, /, *, hangs_told: bool = False) -> None:
         """Say that the result is printed, and the status with which the command ends whatever follows."""
         sys.stdout.flush()
         with suppress(OSError):
-            os.write(self.asking, bytes([status]))
+            os.write(self.asking, bytes([status, hangs_told]))
 
 
 def _in_a_child(bound: Bound, seconds: float) -> _Child:
@@ -170,13 +180,15 @@ def _wait(bound: Bound, seconds: float, child: int, asked: int, answering: int) 
             _give_up(bound, seconds, interrupted=lost)
     if os.read(asked, 1):
         os.write(answering, b"!")
-        if status := os.read(asked, 1):  # nothing where the child ends without a word
+        if said := os.read(asked, 2):  # nothing where the child ends without a word
             end = max(end, time.monotonic() + _GRACE)
             while not select.select([asked], [], [], max(0.0, end - time.monotonic()))[0]:
                 if time.monotonic() >= end:
                     os.kill(child, signal.SIGKILL)
-                    warn(f"flightbag: {bound.places} does not answer any more: what was to be written there is not")
-                    os._exit(status[0])
+                    status, hangs_told = said
+                    if not hangs_told:
+                        warn(f"flightbag: {bound.places} does not answer any more: what was to be written there is not")
+                    os._exit(status)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os._exit(code if code >= 0 else 128 - code)
 

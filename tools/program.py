@@ -23,10 +23,9 @@ from typing import NoReturn
 import click
 
 from store.errors import FlightbagError, Unavailable
-from tools.status import INTERRUPTED, fail, fail_usage, interrupted_error, print_document
+from tools.status import INTERRUPTED, READER_GONE, fail, fail_usage, interrupted_error, print_document
 from tools.streams import OutputLost, discard, empty_streams, flush_streams, open_streams
 
-READER_GONE = 128 + signal.SIGPIPE
 # Open files that a process may have. A store has 256 folders of objects, which stay open; several stores may be open.
 _OPEN_FILES = 16_384
 # New objects after which Python looks for cycles. The tables of a store are large, and have none.

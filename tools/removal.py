@@ -9,6 +9,7 @@ from typing import Annotated
 from store.ground.removal import RemovalPlan, plan_removal
 from store.ground.removal import remove as take_out
 from store.ground.repository import Repository
+from store.values import replace
 from tools import lines, render
 from tools.arguments import Json, StoreAndMission, print_lines, store_and
 from tools.parameters import Option
@@ -34,7 +35,9 @@ def remove(
         plan = (plan_removal if dry_run else take_out)(repository, mission or "")
     if as_json:
         fields = {name: value for name, value in asdict(plan).items() if name != "unknown"}
-        print_json({**fields, "manifest": str(plan.manifest), "dry_run": dry_run}, plan.unknown)
+        # They keep nothing from being removed.
+        notes = [replace(finding, information=True) for finding in plan.unknown]
+        print_json({**fields, "manifest": str(plan.manifest), "dry_run": dry_run}, notes)
     else:
         print_lines(_lines(plan, dry_run=dry_run))
     return OK

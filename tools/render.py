@@ -900,7 +900,7 @@ def mission_json(opened: Opened) -> dict[str, Any]:
         "quality": [[f.name, f.value, f.least, f.queries, f.recipe.hex()] for f in manifest.quality],
         "unproven": [[f.name, f.least, f.recipe.hex()] for f in manifest.unproven],
         "releases": [str(release) for release in manifest.releases],
-        "root": manifest.merkle_root.hex(),
+        "merkle_root": manifest.merkle_root.hex(),
         "table": {"id": str(manifest.table), "size": manifest.table_size},
         "identity": manifest.identity.hex(),
         "entries": [

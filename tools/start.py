@@ -64,6 +64,7 @@ app = Commands(
         "unpack": "tools.packs:unpack_command",
         "example": "tools.example:run",
         "completion": "tools.completion:run",
+        "help": "tools.help:run",
         "keys": Commands(
             "keys",
             {"new": "tools.cli:keys_new", "rewrap": "tools.cli:keys_rewrap", "show": "tools.cli:keys_show"},

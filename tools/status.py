@@ -1,14 +1,5 @@
 """Exit statuses, the status that an error stands for, and what a command prints. Scripts may rely on the numbers.
 
-0  done, or GO
-1  the answer is no: NO-GO, coverage failed, no such mission
-2  wrong arguments or invalid input
-3  unknown: locked, unreadable, disk full, a missing extra, output that cannot be written
-130  interrupted
-141  nobody reads the output (see `program`)
-
-`store-fsck` has statuses of its own (see `fsck`).
-
 With `--json` a command prints one document (docs/json.md), whatever happens. `print_json` and `fail` give it its parts,
 and `exits` prints it when the command ends: so the status in it is the exit status. Only a command that goes on after
 its result calls `print_document`; from then on nothing changes the status.
@@ -17,6 +8,7 @@ its result calls `print_document`; from then on nothing changes the status.
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, ParamSpec, TextIO
@@ -29,7 +21,18 @@ from tools.lines import fitted, shortened
 from tools.printable import printable
 from tools.streams import OutputLost, discard
 
-OK, NO, USAGE, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 130
+OK, NO, USAGE, UNKNOWN, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 128 + signal.SIGINT, 128 + signal.SIGPIPE
+# What each says, for people: docs/commands.md lists them. `store-fsck` has statuses of its own (see `fsck`).
+MEANINGS = {
+    OK: "done, or GO",
+    NO: "the answer is no, for certain: NO-GO, something is damaged or not signed as it must be, a gate was not met, "
+    "there is no such mission",
+    USAGE: "wrong arguments, or an input that breaks a rule: a mission file, a key, a trust root",
+    UNKNOWN: "could not look, or not do it: what was to be looked at (a store, a bag, a proof, an aircraft's state) is "
+    "not there, not mounted, locked or unreadable; a full disk, a missing extra, output that cannot be written",
+    INTERRUPTED: "interrupted",
+    READER_GONE: "nobody reads the output",
+}
 P = ParamSpec("P")
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-from store.disk.layout import check_free
-from store.errors import FlightbagError, NoStore
+from store.errors import FlightbagError
 from store.findings import Finding
 from store.ground.cleaning import clean as remove_droppings
 from store.ground.cleaning import droppings
+from store.ground.plans import existing, plan_syncs
 from store.ground.repository import Repository
 from store.ground.seen import Seen
-from store.ground.sync import SyncPlan, apply_syncs, check_targets, plan_sync
+from store.ground.sync import SyncPlan, apply_syncs
 from store.remotes.place import Bucket, Folder, Host, place_of
 from store.values import replace
 from tools import render
@@ -29,6 +29,10 @@ from tools.status import NO, OK, error_json, exits, print_json, status_of, warn
 
 if TYPE_CHECKING:  # only a sync with another machine loads these
     from store.remotes.ssh import Verdicts
+
+# Of several destinations, one that hangs is given up so many seconds, or so large a part, before the time of --give-up
+# is over: the results of the others are printed in time.
+_BEFORE_S, _BEFORE = 1.0, 0.1
 
 
 @dataclass
@@ -109,9 +113,9 @@ def run(
     """
     source, targets = place_named(source), [place_named(target) for target in targets]
     bound = Bound(" or ".join((source, *targets)), patience_of(give_up), as_json=as_json)
-    outcomes = [_Outcome(target) for target in targets]
+    outcomes, begun = [_Outcome(target) for target in targets], time.monotonic()
     seen = Seen(cache_folder() / "seen")
-    with patience(bound):
+    with patience(bound) as answered:
         # Whether an argument is a folder is a look at a medium, which may not answer.
         origin, places = place_of(source), [place_of(target) for target in targets]
         if any(not isinstance(place, Folder) for place in (origin, *places)):
@@ -123,14 +127,20 @@ def run(
         else:
             with Repository.open(source) as source_store:
                 near = [one for one, place in zip(outcomes, places, strict=True) if isinstance(place, Folder)]
-                check_targets(source_store, [one.target for one in near])
-                for one in near:
-                    with _kept(one), _existing(one.target) as target_store:
-                        one.plan = plan_sync(source_store, target_store, mission or (), checksum=checksum, seen=seen)
-                        if clean and dry_run and target_store is not None:
-                            one.removed = droppings(target_store.media)
-                if near and not dry_run:
-                    _apply(near, source_store, clean=clean)
+                names = [one.target for one in near]
+                # Alone, a destination is waited for by `patience`, which can end a process that hangs.
+                until = None
+                if bound.seconds is not None and len(near) > 1:
+                    until = begun + bound.seconds - min(_BEFORE_S, _BEFORE * bound.seconds)
+                for plans in plan_syncs(source_store, names, mission or (), checksum=checksum, seen=seen, until=until):
+                    group = [one for one in near if one.target in plans]
+                    for one in group:
+                        plan = plans[one.target]
+                        one.plan, one.error = (plan, None) if isinstance(plan, SyncPlan) else (None, plan)
+                    if dry_run:
+                        _show_droppings(group, clean=clean)
+                    else:
+                        _apply(group, source_store, clean=clean, named=len(near) > 1)
                 for one, place in zip(outcomes, places, strict=True):
                     if not isinstance(place, Folder):
                         with _kept(one):
@@ -151,7 +161,9 @@ def run(
             f"  -> {whole}see what each one needs, and sync to it again: a sync goes on where it stopped",
         )
     statuses = [one.status for one in outcomes]
-    return NO if NO in statuses else max(statuses)
+    status = NO if NO in statuses else max(statuses)
+    answered(status, hangs_told=True)  # a destination that hangs keeps nobody
+    return status
 
 
 def _from_afar(
@@ -159,7 +171,7 @@ def _from_afar(
 ) -> None:
     from tools import remotes
 
-    with _existing(one.target) as target:
+    with existing(one.target) as target:
         one.plan = remotes.pull(origin, one.target, target, missions, checksum=checksum, dry_run=dry_run)
         if clean and dry_run and target is not None:
             one.removed = droppings(target.media)
@@ -176,14 +188,20 @@ def _kept(outcome: _Outcome) -> Iterator[None]:
         outcome.error = error
 
 
-def _apply(outcomes: list[_Outcome], source: Repository, *, clean: bool) -> None:
+def _show_droppings(outcomes: list[_Outcome], *, clean: bool) -> None:
+    for one in outcomes:
+        if clean and one.error is None:
+            with _kept(one), existing(one.target) as target:
+                one.removed = [] if target is None else droppings(target.media)
+
+
+def _apply(outcomes: list[_Outcome], source: Repository, *, clean: bool, named: bool) -> None:
     plans = {one.target: one.plan for one in outcomes if one.plan is not None}
     totals = {target: plan.bytes for target, plan in plans.items()}  # sums, which a call for each object cannot afford
-    several = len(outcomes) > 1
     with reading_bars() as advance:
 
         def progress(target: str, count: int) -> None:
-            advance(target if several else "copying", count, totals[target])
+            advance(target if named else "copying", count, totals[target])
 
         errors = apply_syncs(plans, source, progress=progress)
     for one in outcomes:
@@ -293,19 +311,3 @@ def effect(plan: SyncPlan, *, dry_run: bool) -> Iterator[str]:
         yield from render.listed(f"{verb} trust root{'s' if len(plan.roots) > 1 else ''}", map(str, plan.roots))
     for folder, count in Counter(file.name.partition("/")[0] for file in plan.files).items():
         yield f"{verb} {render.many(count, f'file of {folder}/', f'files of {folder}/')}"
-
-
-@contextmanager
-def _existing(path: str) -> Iterator[Repository | None]:
-    """Yield the store at `path`, or None if nothing lies at `path` yet. Raise if something else lies there."""
-    try:
-        repository = Repository.open(path)
-    except NoStore as error:
-        if error.kind != "no-store":
-            raise
-        if os.path.lexists(path):
-            check_free(path)
-        yield None
-        return
-    with repository:
-        yield repository

@@ -393,7 +393,8 @@ def rotate(
     with Repository.open(store) as repository:
         if repository.evidence.root_versions() and repository.trust_root().root.digest == root_draft.root.digest:
             if as_json:
-                print_json(_json(root_draft, "") | {"in_effect": True})
+                path = repository.media.absolute(f"trust/{root_draft.root.version}.root.cbor")
+                _print_effect(root_draft, path, Ended({}, {}, {}, {}, ()), dry_run=dry_run)
             else:
                 say(f"trust root {root_draft.root.version} is already in effect")
             return OK
@@ -496,7 +497,7 @@ def _would_end(store: str, root_draft: RootDraft, *, as_json: bool) -> int:
         drafts.require_follows(root_draft, repository.trust_root() if repository.evidence.root_versions() else None)
         ended = ended_by(repository, SignedRoot(root, root_draft.envelope))
     if as_json:
-        print_json({"version": root.version, "code": short_code(root.digest), "dry_run": True, "ended": asdict(ended)})
+        _print_effect(root_draft, None, ended, dry_run=True)
         return OK
     say(f"trust root {root.version}, code {short_code(root.digest)}, is not in effect yet")
     print_lines(_ended(ended, "would be "))
@@ -510,10 +511,7 @@ def _into_effect(store: str, root_draft: RootDraft, *, as_json: bool) -> int:
         path = repository.media.absolute(f"trust/{signed.root.version}.root.cbor")
     root = signed.root
     if as_json:
-        print_json(
-            {"root": path, "domain": root.domain, "domain_id": root.domain_id.hex(), "version": root.version}
-            | {"code": short_code(root.digest), "grounded": ended.missions, "ended": asdict(ended)}
-        )
+        _print_effect(root_draft, path, ended, dry_run=False)
         return OK
     say(f"trust domain {root.domain}, id {lines.short(root.domain_id.hex())}")
     say(f"trust root {root.version} is in effect, code {short_code(root.digest)}: wrote {path}")
@@ -523,6 +521,10 @@ def _into_effect(store: str, root_draft: RootDraft, *, as_json: bool) -> int:
         say("`flightbag sync` carries it: everyone who has pinned an earlier trust root accepts it")
     print_lines(_ended(ended, ""))
     return OK
+
+
+def _print_effect(root_draft: RootDraft, path: str | None, ended: Ended, *, dry_run: bool) -> None:
+    print_json(_json(root_draft, "") | {"file": path, "ended": asdict(ended), "dry_run": dry_run})
 
 
 def _ended(ended: Ended, would: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from store.disk.droppings import is_dropping
 from store.disk.media import Media, object_path
@@ -39,9 +39,8 @@ class FindingCollector:
     are kept.
     """
 
-    def __init__(self, media: Media, on_finding: Callable[[Finding], None], *, exclusive: bool) -> None:
+    def __init__(self, media: Media, *, exclusive: bool) -> None:
         self.media = media
-        self._on_finding = on_finding
         self._exclusive = exclusive
         self.errors: dict[str, Finding] = {}
         self._kept_notes: list[Finding] = []
@@ -72,7 +71,6 @@ class FindingCollector:
         self.notes[finding.kind] = self.notes.get(finding.kind, 0) + 1
         if self.notes[finding.kind] <= _KEPT_NOTES:
             self._kept_notes.append(finding)
-        self._on_finding(finding)
 
     def add_foreign(self, finding: Finding) -> None:
         """Add a thing that no mission needs: information on the ground, an error in an exclusive audit."""
@@ -129,13 +127,11 @@ class FindingCollector:
         return None
 
     def findings(self) -> tuple[Finding, ...]:
-        """Return all findings, and pass on the errors, which are complete by now."""
+        """Return all findings: the errors, which are complete by now, and the notes that are kept."""
         for kind, number in sorted(self._unneeded.items()):
             if number > _KEPT_UNNEEDED:
                 text = f"{number} findings of the kind {kind}, of which {_KEPT_UNNEEDED} are listed"
                 self.add(Finding("too-many", text, path=self.media.path, remedy=REMOVE), about=f"too-many {kind}")
-        for finding in self.errors.values():
-            self._on_finding(finding)
         return (*self.errors.values(), *self._kept_notes)
 
 

@@ -96,21 +96,20 @@ def fsck(
     scope: Scope = QUICK,
     *,
     ledger: Ledger | None = None,
-    on_finding: Callable[[Finding], None] | None = None,
     progress: Progress | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Audit:
     """Audit a store and return the result.
 
-    `on_finding` gets every finding, notes included, once it is complete. `progress` gets the number of bytes as they
-    are read, and the total. `ledger` sets which objects are read first, and records the reading.
+    `progress` gets the number of bytes as they are read, and the total. `ledger` sets which objects are read first, and
+    records the reading.
 
     Raise NoStore if the folder is not a store of this format, Unavailable if its flightbag.toml or its top level cannot
     be read, and Locked while a collection or a repair moves objects.
     """
     check_format(media)
     with _without_collections(media):
-        return _fsck(media, scope, ledger, on_finding, progress, clock)
+        return _fsck(media, scope, ledger, progress, clock)
 
 
 @contextmanager
@@ -132,12 +131,11 @@ def _fsck(
     media: Media,
     scope: Scope,
     ledger: Ledger | None,
-    on_finding: Callable[[Finding], None] | None,
     progress: Progress | None,
     clock: Callable[[], float],
 ) -> Audit:
     deadline = clock() + scope.amount
-    collector = FindingCollector(media, on_finding or (lambda _: None), exclusive=scope.exclusive)
+    collector = FindingCollector(media, exclusive=scope.exclusive)
     evidence = StoreEvidence(media)
     refs = Refs(collector, scope, evidence)
     refs.examine()

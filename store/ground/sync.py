@@ -383,7 +383,7 @@ def apply_sync(
     if the medium has too little free space or takes no file as large as an object; Locked during a collection at either
     store; Corrupt or Unavailable for a source object that is not whole.
     """
-    _check_outside(source, target)
+    _check_outside(source, target, os.path.realpath(target))
     with held(source):
         _check_room(plan, target)
         bring = bring or partial(_copy, source=source, feed=None, progress=progress)
@@ -448,22 +448,23 @@ def apply_syncs(
 
 def check_targets(source: Repository, targets: Sequence[str]) -> None:
     """Raise Invalid for a target that lies in the source store, or that is another one or lies in it."""
-    for number, target in enumerate(targets):
-        _check_outside(source, target)
-        for other in (*targets[:number], *targets[number + 1 :]):
-            if _lies_in(target, other):
+    check_apart(source, [(target, os.path.realpath(target)) for target in targets])
+
+
+def check_apart(source: Repository, places: Sequence[tuple[str, str]]) -> None:
+    """Do what `check_targets` does, for targets with their real paths. Look at no target."""
+    for number, (target, place) in enumerate(places):
+        _check_outside(source, target, place)
+        for other, its_place in (*places[:number], *places[number + 1 :]):
+            if Path(place).is_relative_to(its_place):
                 text = f"{target} and {other} are one folder, or one lies in the other"
                 raise Invalid(text, remedy="give each target once, and none that lies in another one")
 
 
-def _check_outside(source: Repository, target: str | os.PathLike[str]) -> None:
-    if _lies_in(target, source.media.path):
+def _check_outside(source: Repository, target: str | os.PathLike[str], place: str) -> None:
+    if Path(place).is_relative_to(os.path.realpath(source.media.path)):
         text = f"{os.fspath(target)} lies in the source store"
         raise Invalid(text, remedy="give a folder outside of the source store")
-
-
-def _lies_in(path: str | os.PathLike[str], folder: str) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 @contextmanager
@@ -498,7 +499,9 @@ def _apply(
     items: Sequence[tuple[ObjectId, int]],
 ) -> None:
     try:
-        destination = Repository.open(target, disk)
+        # The error for a path at which nothing lies looks for stores nearby, on media that may not answer.
+        new = not os.path.lexists(target)
+        destination = Repository.init(target, disk) if new else Repository.open(target, disk)
     except NoStore as error:
         if error.kind != "no-store":
             raise

@@ -33,7 +33,6 @@ def fsck_bucket(
     bucket: BucketClient,
     scope: Scope = QUICK,
     *,
-    on_finding: Callable[[Finding], None] | None = None,
     progress: Progress | None = None,
 ) -> Audit:
     """Audit a store in a bucket, and return the result. The parameters are those of `fsck`.
@@ -52,8 +51,7 @@ def fsck_bucket(
         return replace(finding, remedy=restore) if restored else finding
 
     with BucketMedia(bucket) as media:
-        told = (lambda finding: on_finding(here(finding))) if on_finding is not None else None
-        audit = fsck(media, scope, on_finding=told, progress=progress)
+        audit = fsck(media, scope, progress=progress)
     return replace(audit, findings=tuple(map(here, audit.findings)))
 
 

@@ -65,8 +65,8 @@ def place_of(text: str) -> Folder | Host | Bucket:
     >>> place_of("s3://fleet/north")
     Bucket(url='s3://fleet/north')
     """
-    if os.path.lexists(text):
-        return Folder(text)
+    if not (_URL.match(text) or _REMOTE.fullmatch(text)) or os.path.lexists(text):
+        return Folder(text)  # most are one without a look at their medium, which may not answer
     if scheme := _URL.match(text):
         if bucket := bucket_of(text):
             return bucket
@@ -74,8 +74,7 @@ def place_of(text: str) -> Folder | Host | Bucket:
         remedy = f"give a folder, user@host:PATH, or a bucket by {known}"
         raise Invalid(f"{text[:80]!r}: {scheme[1]}:// is not known", remedy=remedy)
     remote = _REMOTE.fullmatch(text)
-    if remote is None:
-        return Folder(text)
+    assert remote is not None
     user, host, path = remote[1] or "", remote[2], remote[3]
     address = _IPV6.fullmatch(host)
     if not (address or _HOST.fullmatch(host)):

@@ -244,6 +244,8 @@ def test_the_whole_way(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     edit(mission, ("[target]", f"[target]\n{ABOARD}"))
     text = flightbag("build", mission, "--store", desk.store, "--key", desk.key)
     assert text.status == 0, text.out + text.err
+    said = desk.built(mission)
+    assert ("unproven", True) in [(one["kind"], one["information"]) for one in said["findings"]]
     assert "UNPROVEN: engine equals map/embedder" in text.out
     report, payload = prepared(desk, mission)
     assert (report.outcome, payload) == ("unchanged", None)

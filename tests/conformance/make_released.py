@@ -202,6 +202,8 @@ outside = true
     build(ridge)
     write_backbone(Path("embedder.onnx"), size=SIDE, dim=8)
     build(write_mission("valley", "2026-12-02-02", bbox=RIGHT))
+    build(write_mission("gone", "2026-12-02-03", bbox=RIGHT))
+    run("remove", "ground", "gone")
     run("rollback", "ground", "valley", "--to", first, *SIGNED, "--passphrase-file", "passphrase")
     for step in (("--reason", "old imagery", "--key", "copilot.key"), ("--key", "pilot.key")):
         run("withdraw", "ground", "valley", *step, "--passphrase-file", "passphrase")

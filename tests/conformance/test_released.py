@@ -195,7 +195,17 @@ def test_proof_checkout_and_history(drawer: Drawer) -> None:
         ran = flightbag(*command)
         assert ran.status == 0, ran.out + ran.err
     lines = (drawer / "ground/log").read_text() + (drawer / "stick/log").read_text()
-    events = {"published", "received", "signed", "rotated", "rolled-back", "ordered", "withdrawn", "repaired"}
+    events = {
+        "published",
+        "received",
+        "signed",
+        "rotated",
+        "rolled-back",
+        "removed",
+        "ordered",
+        "withdrawn",
+        "repaired",
+    }
     assert {json.loads(line)["event"] for line in lines.splitlines()} == {*events, "collected"}
 
 

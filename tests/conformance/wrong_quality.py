@@ -152,7 +152,7 @@ def verdict(
     if "untrained@1/embedder/shift" not in figures:
         assert any("untrained" in one for one in report["not_measured"])
         text += ", untrained not measured"
-    return text + ", no better than untrained" * bool(report["findings"])
+    return text + ", no better than untrained" * any(one["kind"] == "untrained" for one in report["findings"])
 
 
 @wrong("map", "a backbone of random weights", before="GO", now="GO, recall of 32 queries, no better than untrained")

@@ -23,7 +23,8 @@ from PIL import Image
 
 from builders.engines import onnxruntime as onnxruntime_backend
 from builders.engines.onnxruntime import OnnxRuntimeBackend
-from tests.support.commands import flightbag
+from tests.support.commands import BIN, Ran, flightbag
+from tests.support.documents import check
 from tests.support.here import confine_here
 from tests.support.pages import LANGUAGES, PAGES, PROGRAMS, Block, Machine, Reader, blocks, steps
 from tests.support.release import REPOSITORY
@@ -250,6 +251,14 @@ def test_onboard(desk: Path) -> None:
     assert reader.names["verdict"].go
     assert reader.names["located"].matches
     assert reader.names["report"].outcome == "unchanged"
+
+
+def test_json(desk: Path, here: pytest.MonkeyPatch) -> None:
+    here.setenv("PATH", str(BIN), prepend=os.pathsep)
+    (example,) = (block for block in blocks(REPOSITORY / "docs/json.md") if block.language == "text")
+    check("verify", Ran(3, example.text, ""))
+    reader = read("json.md", desk)
+    assert reader.names["go"] == ["ridge"]
 
 
 def test_audit(desk: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from store.installation import install_remedy
-from tests.support.release import REPOSITORY, build_wheel, unreachable, uv
+from tests.support.release import REPOSITORY, build, unreachable, uv
 
 HERE = [sys.executable, "-m", "pip", "install"]
 
@@ -128,7 +128,7 @@ def test_the_command_of_an_installed_wheel_can_be_carried_out(tmp_path: Path) ->
     if why := unreachable():
         pytest.skip(why)
     environment = tmp_path / "environment"
-    wheel = build_wheel(REPOSITORY, tmp_path / "wheels", "1700000000")
+    wheel = build(REPOSITORY, tmp_path / "wheels", "1700000000", "--wheel")
     uv("venv", "--python", sys.executable, environment)
     python = environment / "bin/python"
     uv("pip", "install", "--no-deps", "--offline", "--python", python, wheel)

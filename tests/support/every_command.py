@@ -154,6 +154,7 @@ USES: dict[str, Use] = {
         lambda desk: ("withdraw", desk.store, "left", "--reason", "old imagery", "--key", desk.key),
         makes="ground/withdrawn/left.mission",
     ),
+    "help": Use(lambda desk: ("help", "unproven")),
     "remove": Use(lambda desk: ("remove", desk.store, "left"), removes="ground/missions/left"),
     "remote add": Use(lambda desk: ("remote", "add", *_remote(desk))),
     "remote ls": Use(lambda desk: ("remote", "ls")),
@@ -289,7 +290,7 @@ def every_command() -> set[str]:
     return {*(name for name, _ in commands(app)), STORE_FSCK}
 
 
-def commands(group: Commands, above: str = "") -> Iterator[tuple[str, click.Command]]:
+def commands(group: Commands = app, above: str = "") -> Iterator[tuple[str, click.Command]]:
     """Yield the full name of each command of a group, and the command."""
     context = click.Context(group)
     for name in group.list_commands(context):

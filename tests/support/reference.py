@@ -1,4 +1,5 @@
-"""The reference pages, made from the program: docs/commands.md from its commands, docs/mission-file.md from the schema.
+"""The reference pages, made from the program: docs/commands.md from its commands and its exit statuses,
+docs/mission-file.md from the schema, docs/json.md from the fields that the tests hold every JSON document to.
 
 python -m tests.support.reference    writes both again
 """
@@ -18,8 +19,11 @@ from pydantic.fields import FieldInfo
 
 from builders.example.files import RIDGE, mission_text
 from builders.mission.schema import MissionFile
+from tests.support.documents import FIELDS, MORE, Field
+from tests.support.every_command import STORE_FSCK
 from tests.support.every_command import commands as every_one
 from tests.support.release import REPOSITORY
+from tools import fsck, status
 from tools.start import app
 
 MARK = "<!-- `make reference` writes what follows from the program; a test compares. -->\n"
@@ -30,7 +34,39 @@ def commands() -> str:
     pages = [(name, *_help(name, command)) for name, command in sorted(every_one(app))]
     table = "".join(f"| [`{name}`](#{_anchor(name)}) | {_cell(first)} |\n" for name, first, _ in pages)
     body = "".join(f"\n## {name}\n\n```text\n{text.rstrip()}\n```\n" for name, _, text in pages)
-    return f"\n## All commands\n\n| command | what it does |\n| --- | --- |\n{table}{body}"
+    return f"{_statuses()}\n## All commands\n\n| command | what it does |\n| --- | --- |\n{table}{body}"
+
+
+def _statuses() -> str:
+    """The exit statuses of the commands, and those of an audit."""
+    ours, audits = (
+        "| status | meaning |\n| --- | --- |\n" + "".join(f"| {number} | {text} |\n" for number, text in table.items())
+        for table in (status.MEANINGS, fsck.MEANINGS)
+    )
+    return (
+        f"\n## Statuses\n\n{ours}\n`fsck` and `store-fsck`, which are the same, have the bits of fsck(8), "
+        f"which add up: 12 is 4 and 8.\n\n{audits}"
+    )
+
+
+def documents() -> str:
+    """The fields of the JSON document of each command, a table for those that have the same."""
+    names: dict[tuple[Field, ...], list[str]] = {}
+    for name in sorted(FIELDS.keys() - {STORE_FSCK}):
+        names.setdefault(FIELDS[name], []).append(name)
+    return "".join(f"\n## {', '.join(those)}\n\n{_table(own)}" for own, those in names.items())
+
+
+def _table(own: tuple[Field, ...]) -> str:
+    rows = "".join(f"| `{one.name}`{'?' * one.optional} | {_value(one)} | {_cell(one.about)} |\n" for one in own)
+    return f"| field | value | what it says |\n| --- | --- | --- |\n{rows}"
+
+
+def _value(one: Field) -> str:
+    if not one.row:
+        return one.value
+    names = (name if name == MORE else f"`{name.rstrip('?')}`{'?' * name.endswith('?')}" for name in one.row)
+    return f"objects: {', '.join(names)}"
 
 
 def _help(name: str, command: click.Command) -> tuple[str, str]:
@@ -101,7 +137,11 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES = {Path("docs/commands.md"): commands, Path("docs/mission-file.md"): mission_file}
+PAGES = {
+    Path("docs/commands.md"): commands,
+    Path("docs/json.md"): documents,
+    Path("docs/mission-file.md"): mission_file,
+}
 
 
 def page(path: Path) -> str:

@@ -94,10 +94,10 @@ def test_what_is_listed_is_what_was_added_and_a_folder_is_absolute(config: Path)
         assert add(name, place).status == 0
     rows = flightbag("remote", "ls", "--json").json["remotes"]
     assert [(row["name"], row["place"], row["kind"]) for row in rows] == [
-        ("fleet", "s3://fleet/north", "a bucket"),
-        ("hangar", "crew@hangar:store", "a host"),
-        ("stick", str(Path.cwd() / "media/store"), "a folder"),
-        ("x", str(Path.cwd() / "s3"), "a folder"),
+        ("fleet", "s3://fleet/north", "bucket"),
+        ("hangar", "crew@hangar:store", "host"),
+        ("stick", str(Path.cwd() / "media/store"), "folder"),
+        ("x", str(Path.cwd() / "s3"), "folder"),
     ]
     assert stat.S_IMODE(config.stat().st_mode) == 0o600
     assert "crew@hangar:store" in flightbag("remote", "ls").words

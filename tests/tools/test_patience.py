@@ -66,6 +66,28 @@ def test_a_medium_that_does_not_answer_is_given_up(desk: Path, stick: Path, name
     assert time.monotonic() - begun < 60  # not for ever: the driver would stand still as long as the command waits
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (1, 0, 2)])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_destination_that_does_not_answer_holds_up_no_other(
+    desk: Path, stick: Path, order: tuple[int, int, int], as_json: bool
+) -> None:
+    """The three are planned side by side: that on the medium is given up, and the others are written and told."""
+    targets = [(stick / "store", desk / "one", desk / "two")[number] for number in order]
+    with stopped(stick):
+        ran = program("flightbag", "sync", desk / "store", *targets, "--give-up", "8s", *["--json"] * as_json)
+    assert ran.status == 3, ran
+    for whole in (desk / "one", desk / "two"):
+        assert program("flightbag", "verify", whole, "--trust", desk / "pinned").status == 0
+    if as_json:
+        rows = json.loads(ran.out)["destinations"]
+        assert [row["target"] for row in rows] == [str(target) for target in targets]
+        assert [row.get("error", {}).get("kind") for row in rows] == [None if number else "gave-up" for number in order]
+    else:
+        assert ran.words.count("FAILED: could not check") == 1
+        assert ran.words.count("updated") == 2
+    assert "any more" not in ran.err
+
+
 def test_waiting_is_told_and_goes_on(desk: Path, stick: Path) -> None:
     command = [BIN / "flightbag", "verify", stick / "store", MISSION.id, "--trust", desk / "pinned"]
     with stopped(stick):

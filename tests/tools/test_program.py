@@ -20,7 +20,7 @@ from PIL import Image
 from tests.support.commands import BIN, flightbag
 from tests.support.every_command import USES, command_line
 from tests.support.field import Desk
-from tools.program import READER_GONE
+from tools.status import READER_GONE
 
 FLIGHTBAG, STORE_FSCK = BIN / "flightbag", BIN / "store-fsck"
 # A command prints a report; --help and a mistake in the arguments are printed by click.

@@ -100,6 +100,8 @@ class TestAMissionRunsOut:
         assert ok("ls", desk.store).out.endswith("  expires in 0 s\n")
         clock(end + 1)
         assert ok("ls", desk.store).out.endswith("  EXPIRED 1 s ago\n")
+        (finding,) = ok("ls", desk.store, "--json").json["findings"]
+        assert (finding["kind"], finding["missions"], finding["information"]) == ("expired", ["left"], True)
         assert f"EXPIRED at {shown(end)} (1 s ago)" in ok("show", desk.store, "left").out
         ran = desk.verify()
         assert (ran.status, kinds(ran)) == (1, ["expired"])

@@ -265,7 +265,7 @@ def test_three_operators_and_an_aircraft(fleet: Fleet) -> None:
     # The aircraft has root 1; the stick alone brings it to root 2.
     status, said = fleet.takeoff("--flight", said_flight(fleet))
     assert (status, said["ok"]) == (0, True), said
-    assert fleet.json("aircraft", "show", fleet.path("state"))["root"] == 2
+    assert fleet.json("aircraft", "show", fleet.path("state"))["trust_root_version"] == 2
 
     # The copilot's key is lost: revoked, and replaced by a new one. The aircraft misses that, and the next one too.
     fleet.new_key("relief")
@@ -280,7 +280,7 @@ def test_three_operators_and_an_aircraft(fleet: Fleet) -> None:
     fleet.ok("sync", fleet.store, fleet.stick)
     status, said = fleet.takeoff()
     assert (status, said["ok"]) == (0, True), said
-    assert fleet.json("aircraft", "show", fleet.path("state"))["root"] == 4
+    assert fleet.json("aircraft", "show", fleet.path("state"))["trust_root_version"] == 4
 
     # The old stick, signed with the key that was revoked, flies no more, though its chain knows nothing of that.
     shutil.rmtree(fleet.stick)
@@ -706,7 +706,7 @@ class TestWhatTheReviewFound:
         assert listing(ready.store) == before
         done = ready.rotate("ben", "cho")
         assert done["ended"] == dry
-        assert "left" in done["grounded"]
+        assert "left" in done["ended"]["missions"]
         ran = flightbag("sync", ready.store, ready.stick, "--json")
         assert ran.status == 1
         assert [row["mission"] for row in ran.json["destinations"][0]["refused"]] == ["left"]

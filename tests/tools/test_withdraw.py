@@ -30,7 +30,11 @@ def test_a_mission(equipped: Desk, tmp_path: Path) -> None:
     ran = flightbag("verify", desk.store, "left", "--state", state, "--json")
     assert [finding["kind"] for finding in ran.json["findings"]] == ["withdrawn"]
     assert "old imagery" in flightbag("ls", desk.store).out
-    assert flightbag("ls", desk.store, "--json").json["missions"][0]["withdrawn"]
+    listed = flightbag("ls", desk.store, "--json").json
+    assert (listed["ok"], bool(listed["missions"][0]["withdrawn"])) == (True, True)
+    assert [(one["kind"], one["missions"], one["information"]) for one in listed["findings"]] == [
+        ("withdrawn", ["left"], True)
+    ]
     assert "DOES NOT FLY" in flightbag("show", desk.store, "left").out
     assert "WITHDRAWN up to this one" in flightbag("aircraft", "show", state).out
     assert "withdrawn" in flightbag("log", desk.store, "left").out

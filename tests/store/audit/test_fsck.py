@@ -21,7 +21,6 @@ from store.disk import log
 from store.disk.index import Row
 from store.disk.media import FileStamp, Media
 from store.errors import Corrupt, Invalid, NoStore, Unavailable
-from store.findings import Finding
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
 from store.ground.repository import Repository
@@ -632,27 +631,15 @@ class TestPins:
         assert audit(store).findings == ()
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_findings_are_told_as_they_are_kept(store: Path, full: bool) -> None:
-    plant(store, str(file_of(Path(), ObjectId.of(b"lone"))), b"lone")
-    flip(file_of(store, SHARED))
-    told: list[Finding] = []
-    with Media(store) as media:
-        found = fsck(media, FULL if full else QUICK, on_finding=told.append)
-    assert sorted(told, key=lambda one: one.kind) == sorted(found.findings, key=lambda one: one.kind)
-
-
 def test_notes_are_counted_in_full_and_kept_in_part(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("store.audit.collector._KEPT_NOTES", 3)
     for number in range(7):
         data = b"%d" % number
         plant(store, str(file_of(Path(), ObjectId.of(data))), data)
-    told: list[Finding] = []
     with Media(store) as media:
-        found = fsck(media, on_finding=told.append)
+        found = fsck(media)
     assert found.notes["unreferenced"] == 7
     assert len(found.findings) == 3
-    assert len(told) == 7
 
 
 def test_what_each_aircraft_has_to_prove_is_information(tmp_path: Path) -> None:

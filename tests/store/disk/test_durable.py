@@ -160,6 +160,26 @@ def test_many_folders_are_one_barrier(tmp_path: Path, monkeypatch: pytest.Monkey
         Path(paths[5]).unlink()
 
 
+@pytest.mark.parametrize("has_it", [True, False])
+def test_to_begin_to_write_changes_nothing_and_never_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_it: bool
+) -> None:
+    if not has_it:
+        monkeypatch.setattr(durable, "_sync_file_range", lambda: None)
+    path = str(tmp_path / "file")
+    fd = DISK.create(path)
+    DISK.write(fd, b"x" * 10_000, path)
+    DISK.start_writing(fd)
+    DISK.write(fd, b"y", path)
+    os.close(fd)
+    assert Path(path).read_bytes() == b"x" * 10_000 + b"y"
+    DISK.start_writing(fd)  # a descriptor that is none: the barrier reports what does not arrive
+    read, write = os.pipe()
+    DISK.start_writing(write)
+    os.close(read)
+    os.close(write)
+
+
 def test_a_link_gets_a_second_name_itself(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "link").symlink_to("file")

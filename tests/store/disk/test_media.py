@@ -175,6 +175,47 @@ class TestLacking:
         assert caught.value.errno == errno.EIO
 
 
+class TestVacant:
+    OTHER = ObjectId(bytes([ID[0]]) + bytes(31))
+
+    def test_nothing_in_the_place_and_no_shard(self, store: Path) -> None:
+        with Media(store) as media:
+            for used in (False, True):  # before the folder of the shard was opened, and after
+                assert media.vacant(ObjectId(bytes([ID[0] ^ 1]) + bytes(31)))
+                assert not media.vacant(ID)
+                assert media.vacant(self.OTHER) == used  # unopened, the folder may hold anything
+                media.stamp(object_path(ID))
+
+    @pytest.mark.parametrize("thing", ["a folder", "a link to nowhere", "a FIFO"])
+    def test_whatever_lies_there_lies_there(self, store: Path, thing: str) -> None:
+        path = store / object_path(self.OTHER)
+        if thing == "a folder":
+            path.mkdir()
+        elif thing == "a link to nowhere":
+            path.symlink_to("/nowhere")
+        else:
+            os.mkfifo(path)
+        with Media(store) as media:
+            media.stamp(object_path(ID))
+            assert not media.vacant(self.OTHER)
+
+    def test_a_link_in_the_place_of_a_shard_is_not_followed(self, store: Path, tmp_path: Path) -> None:
+        """Nothing lies where it leads to, and still it has to be moved before an object is put there."""
+        (store / "objects" / "00").symlink_to(tmp_path / "outside")
+        with Media(store) as media:
+            assert not media.vacant(ObjectId(bytes(32)))
+
+    def test_a_look_that_fails_is_not_an_absence(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with Media(store) as media:
+            media.stamp(object_path(ID))
+
+            def failing(*_: object, **__: object) -> None:
+                raise OSError(errno.EIO, "bad sector")
+
+            monkeypatch.setattr(os, "stat", failing)
+            assert not media.vacant(self.OTHER)
+
+
 class TestShardState:
     def test_it_changes_with_a_name_that_comes_or_goes_and_not_with_a_look(self, store: Path) -> None:
         shard = store / "objects" / "ab"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store.disk.durable import Disk
+from store.disk.durable import MANY, Disk
 from store.disk.media import CHUNK, Media
 from store.disk.objects import Batch, confirm_object, inserting, read_chunks
 from store.errors import Corrupt, NotFound, Unavailable
@@ -35,6 +35,40 @@ def store(tmp_path: Path) -> Path:
 def writer(store: Path) -> Iterator[Writer]:
     with Repository.open(store) as repository, writing(repository) as writer:
         yield writer
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK])
+def test_a_file_is_read_to_its_end(store: Path, tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    (tmp_path / "file").write_bytes(data)
+    (store / "trust" / "file").write_bytes(data)
+    assert b"".join(read_chunks(str(tmp_path / "file"))) == data
+    with Media(store) as media:
+        assert b"".join(media.chunks("trust/file", size)) == data
+
+
+def test_a_file_of_unknown_size_is_read_to_its_end() -> None:
+    """What the kernel makes at each read has the size 0."""
+    assert os.stat("/proc/self/mountinfo").st_size == 0
+    assert b"".join(read_chunks("/proc/self/mountinfo")) == Path("/proc/self/mountinfo").read_bytes()
+
+
+def test_the_medium_begins_to_write_large_objects_and_those_of_large_batches(store: Path, tmp_path: Path) -> None:
+    begun: list[int] = []
+
+    class Counting(Disk):
+        def start_writing(self, fd: int) -> None:
+            begun.append(os.fstat(fd).st_size)
+            super().start_writing(fd)
+
+    with Media(store) as media, inserting(media, Counting(), None) as batch:
+        batch.add([bytes(CHUNK), b"rest"])
+        assert begun == [CHUNK]
+        for number in range(1, MANY):
+            batch.add([b"%d" % number])
+        assert begun == [CHUNK]
+        batch.add([b"one more"])
+        assert begun == [CHUNK, 8]
 
 
 @pytest.fixture

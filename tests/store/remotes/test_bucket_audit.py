@@ -11,7 +11,6 @@ from store.audit.fsck import Audit
 from store.audit.scope import FULL, QUICK, Scope
 from store.disk.media import object_path
 from store.errors import Corrupt, NoStore, Unavailable
-from store.findings import Finding
 from store.ground.repository import Repository
 from store.remotes import bucket_audit
 from store.remotes.bucket import BucketClient
@@ -124,15 +123,6 @@ def test_the_remedy_mends(client: BucketClient, ground: Path, damage: str) -> No
     }
     send(ground, client, checksum=True)
     assert not fsck_bucket(client, FULL).errors
-
-
-def test_findings_are_told_as_they_come_with_the_remedies_of_a_bucket(client: BucketClient, ground: Path) -> None:
-    send(ground, client)
-    client.remove(SHARD_PATH)
-    told: list[Finding] = []
-    found = fsck_bucket(client, on_finding=told.append)
-    assert {one.kind for one in told} == {one.kind for one in found.findings} == {"missing"}
-    assert told[0].remedy == found.findings[0].remedy
 
 
 @pytest.mark.parametrize("fault", ["500", "drop"])
