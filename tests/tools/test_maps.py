@@ -70,7 +70,7 @@ def test_a_pipe_gets_letters_and_no_control_characters(maps: Maps) -> None:
 def test_a_map_keeps_its_width_and_its_form_at_every_size(maps: Maps, monkeypatch: pytest.MonkeyPatch) -> None:
     """A character is twice as high as wide: what is square on the map is square on the screen."""
     for mission, ratio in (("ridge", 1.0), ("large", 1.0), ("ell", 1.0), ("fiji", 1.0)):
-        lines = drawn(flightbag("map", maps.store, mission).out)
+        lines = drawn(flightbag("map", maps.store, mission, columns=80).out)
         width, height = max(map(len, lines)), len(lines)
         assert 8 <= width < 80
         assert 0.4 < width / (2 * height) / ratio < 2.5, (mission, width, height)

@@ -281,7 +281,7 @@ def test_a_proof_says_who_signed_the_mission(equipped: Desk) -> None:
         "--trust",
         equipped.root,
     )
-    ran = flightbag(*check)
+    ran = flightbag(*check, columns=80)
     assert (ran.status, f"  signed by {kid[:12]}\n" in ran.out) == (0, True), ran.err
     assert max(map(len, ran.out.splitlines()[1:])) <= 80
     assert flightbag(*check, "--json").json["signers"] == [{"kid": kid, "name": ""}]
