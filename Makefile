@@ -24,7 +24,7 @@ check: $(VENV)/.stamp
 
 # On two cores: every fifth second a test waits for a process or a clock.
 test: check
-	$(BIN)/pytest -n 3 -q
+	$(BIN)/pytest -n 3 --dist worksteal -q
 
 # The same tests with the oldest versions that pyproject.toml allows; `make test` runs a part of them so.
 test-oldest: $(VENV)/.stamp
@@ -84,7 +84,7 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench report
 	$(BIN)/python -m tests.bench write
 
-# The pages that are made from the program: docs/commands.md, docs/json.md and docs/mission-file.md.
+# What is made from the program: docs/commands.md, docs/json.md, docs/mission-file.md and the manual pages in man/.
 reference: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.reference
 

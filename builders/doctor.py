@@ -334,7 +334,7 @@ def _in_step() -> bool | None:
 
 def _free(name: str, folder: Path, otherwise: str) -> Check:
     """Return how much room a folder has, or the nearest one above it that exists."""
-    at = next(one for one in (folder, *folder.parents) if one.exists())
+    at = next(one for one in (folder, *folder.parents) if os.path.exists(one))  # what may not be looked at is not
     try:
         free = shutil.disk_usage(at).free
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -35,15 +36,38 @@ sys.dont_write_bytecode = False
 # No test needs a real disk: a power cut is a model (tests.faults.disks). TMPDIR=/tmp runs them on a disk.
 MEMORY = "/dev/shm"
 ROOM = 4 * 2**30
+TESTS = Path(__file__).parent
 if "TMPDIR" not in os.environ and Path(MEMORY).is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
     os.environ["TMPDIR"] = MEMORY  # child processes write there too
     tempfile.tempdir = None
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "confined: the confined process is a subject of the test, which starts it")
+
+
+@pytest.fixture(autouse=True)
+def confined_here(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run confined tasks in the process of the test, unless it is marked `confined`: a process takes half a second of
+    a processor to start, and there are hundreds of builds and plans. What a program of its own starts is as ever."""
+    # A flight computer has nothing of the ground, and runs tests that build nothing: `tests.support.pythons`.
+    builds = request.path.relative_to(TESTS).parts[0] != "store" and importlib.util.find_spec("pydantic") is not None
+    # Not the fixture `monkeypatch`: what a test does with that is undone before its folders are removed.
+    with pytest.MonkeyPatch.context() as patch:
+        if builds and request.node.get_closest_marker("confined") is None:
+            from tests.support.here import confine_here
+
+            confine_here(patch)
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Ledgers of audits and caches go to folders of the tests, not to those of whoever runs them."""
+    """Ledgers of audits and caches go to folders of the tests, not to those of whoever runs them; nor are their store
+    and their keys taken."""
     with pytest.MonkeyPatch.context() as patch:
+        for name in ("STORE", "TRUST", "STATE", "KEY", "PASSPHRASE_FILE"):
+            patch.delenv(f"FLIGHTBAG_{name}", raising=False)
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from store.disk.layout import store_above
@@ -15,23 +14,19 @@ from store.takeoff.verify import named_domain
 from store.trust.aircraft_state import AircraftState
 from store.values import replace
 from tools import keyfiles, lines, render
-from tools.arguments import Json, moment, print_lines
+from tools.arguments import Json, NeededState, NeededTrust, moment, print_lines
 from tools.parameters import Argument, Option
 from tools.receipts import after_flight
 from tools.review import answer_to
 from tools.status import OK, command, print_json, say, warn
 
-State = Annotated[
-    str, Argument(metavar="STATE", help="The folder of the aircraft's state. It must not lie in a store.")
-]
-
 
 @command
 def enrol_command(
-    state: State,
+    state: NeededState,
     id_: Annotated[str, Option("--id", metavar="ID", help="The id of the aircraft, as mission files name it.")],
     host: Annotated[str, Option(metavar="CLASS", help="Its host class; see `flightbag engines host`.")],
-    trust: Annotated[Path, Option(metavar="ROOT", help="The file of its first trust root.")],
+    trust: NeededTrust,
     again: Annotated[
         bool, Option("--again", help="Change host class or trust root. The aircraft keeps what it remembers.")
     ] = False,
@@ -39,7 +34,7 @@ def enrol_command(
 ) -> int:
     """Create the state of an aircraft: its id, its host class and its first trust root.
 
-    Example: flightbag aircraft enrol state --id uav-07 --host cpu-x86_64 --trust pinned.root.cbor
+    Example: flightbag aircraft enrol --state state --id uav-07 --host cpu-x86_64 --trust pinned.root.cbor
     """
     if (store := store_above(trust)) is not None:
         keyfiles.refuse_inside("--trust", trust, store)
@@ -89,8 +84,8 @@ def enrol_command(
 
 @command
 def consume_command(
-    state: State,
     flight: Annotated[str, Argument(metavar="FLIGHT", help="The id of the flight.")],
+    state: NeededState,
     store: Annotated[
         str | None,
         Option("--store", metavar="STORE", help="Leave the receipt in this store, on the stick that goes back."),
@@ -102,7 +97,7 @@ def consume_command(
     It cannot be undone. The flight must be one that `verify --state` has accepted.
     The state keeps a receipt of it for the next store that can be written.
 
-    Example: flightbag aircraft consume state 2026-11-23-01 --store /media/stick/store
+    Example: flightbag aircraft consume 2026-11-23-01 --state state --store /media/stick/store
     """
     consumed_before = not consume(state, flight)
     if as_json:
@@ -115,10 +110,10 @@ def consume_command(
 
 @command
 def lower_floor_command(
-    state: State,
     time_: Annotated[
         str, Argument(metavar="TIME", help="The time now, by a clock that you trust: 2026-11-25T12:00:00Z.")
     ],
+    state: NeededState,
     yes: Annotated[bool, Option("--yes", help="Do not ask. Without a terminal this is needed.")] = False,
     as_json: Json = False,
 ) -> int:
@@ -127,7 +122,7 @@ def lower_floor_command(
     While it is up, missions that expire are NO-GO. The aircraft keeps its missions
     and flights. A TIME that is too early lets an expired mission fly without a clock.
 
-    Example: flightbag aircraft lower-floor state 2026-11-25T12:00:00Z
+    Example: flightbag aircraft lower-floor 2026-11-25T12:00:00Z --state state
     """
     at = moment(time_)
     before = read_state(state).state
@@ -155,10 +150,10 @@ def _confirm(question: str, *, as_json: bool) -> None:
 
 
 @command
-def show(state: State, as_json: Json = False) -> int:
+def show(state: NeededState, as_json: Json = False) -> int:
     """Show what an aircraft remembers. Write nothing.
 
-    Example: flightbag aircraft show state
+    Example: flightbag aircraft show --state state
     """
     stored = read_state(state)
     key, lost = None, None

@@ -5,29 +5,144 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-from store.disk.layout import TOML
-from store.errors import Invalid
+from store.disk.layout import TOML, no_store, store_around
+from store.errors import FlightbagError, Invalid, NoStore, Unavailable
 from store.format.duration import seconds_of
 from store.format.manifest import TIME_MAX, utc
-from tools.parameters import Argument, Option
-from tools.status import say
+from tools.parameters import Argument, Leading, Option
+from tools.status import say, warn
 
-ENV = "FLIGHTBAG_STORE"
+STORE_ENV, TRUST_ENV, STATE_ENV = "FLIGHTBAG_STORE", "FLIGHTBAG_TRUST", "FLIGHTBAG_STATE"
+KEY_ENV, PASSPHRASE_ENV = "FLIGHTBAG_KEY", "FLIGHTBAG_PASSPHRASE_FILE"
 _MOMENT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-_STORE_AND_MISSION = f"The folder of the store and the id of the mission. {ENV} may replace STORE."
+LEFT_OUT = f"If it is left out: {STORE_ENV}, else the store that the current folder lies in."
 
-Store = Annotated[str, Argument(metavar="STORE", envvar=ENV, help="The folder of the store.")]
-# A required argument follows, so that the environment cannot replace this one.
-StoreFirst = Annotated[str, Argument(metavar="STORE", help="The folder of the store.")]
-StoreOption = Annotated[str, Option("--store", envvar=ENV, help="The folder of the store.", metavar="STORE")]
-StoreAndMission = Annotated[list[str], Argument(metavar="[STORE] MISSION", help=_STORE_AND_MISSION)]
+
+def found_store() -> str:
+    """Return the store that a command takes where none is given: that of FLIGHTBAG_STORE, else the one that the current
+    folder lies in. Name it on standard error.
+
+    What lies at the place that the environment names is not looked at: it may be a bucket, or on a medium that does not
+    answer. Raise NoStore where there is neither, and as `store_around`.
+    """
+    if (found := _find()) is not None:
+        return found
+    folder = os.getcwd()
+    text = f"no STORE is given: {STORE_ENV} is not set, and neither {folder} nor a folder above it is a store"
+    raise NoStore(text, remedy=no_store(folder).remedy, kind="no-store", path=folder)
+
+
+def _find() -> str | None:
+    given = os.environ.get(STORE_ENV)
+    if given:
+        around = None
+        with suppress(FlightbagError):  # what the current folder lies in is not what the command takes
+            around = _around()
+        other = f", not {around}, in which the current folder lies" if around not in (None, place_text(given)) else ""
+        warn(f"flightbag: store {place_text(given)}, by {STORE_ENV}{other}")
+        return given
+    around = _around()
+    if around is not None:
+        warn(f"flightbag: store {around}, in which the current folder lies")
+    return around
+
+
+def _around() -> str | None:
+    try:
+        folder = os.getcwd()
+    except OSError as error:  # somebody removed it
+        text = f"the current folder cannot be looked at: {error.strerror}"
+        raise Unavailable(text, remedy=f"give STORE, or set {STORE_ENV}", kind="unreadable") from error
+    return store_around(folder)
+
+
+def place_text(store: str) -> str:
+    """Return what names a store beyond doubt: the absolute path of a folder; a bucket or another machine as it is."""
+    return store if ":" in store else os.path.abspath(store)
+
+
+def _is_store(path: str) -> bool:
+    return os.path.lexists(os.path.join(path, TOML))
+
+
+def _is_path(word: str) -> bool:
+    """Return whether a word that is STORE or a name is STORE: it has a slash, or the current folder has it.
+
+    The thing itself is not looked at: it may be a medium that does not answer.
+    """
+    if os.sep in word or ":" in word or word in (os.curdir, os.pardir):
+        return True
+    try:
+        return word in os.listdir()
+    except OSError:
+        return True  # a store that is given is never replaced
+
+
+def before_files(store: str | None, after: Sequence[str]) -> str:
+    """Return STORE, or the one that is found. Raise Invalid where a store stands in the place of another argument."""
+    if store is None:
+        if after and _is_store(after[0]):
+            text = f"{after[0]} is a store, and what follows STORE is missing"
+            raise Invalid(text, remedy="give STORE and all that follows it; see --help")
+        return found_store()
+    if after and _is_store(after[0]) and not _is_store(store):
+        text = f"{after[0]} is a store, and stands where another argument belongs"
+        raise Invalid(text, remedy=f"give STORE first: {after[0]} {store}")
+    return store
+
+
+def before_names(store: str | None, after: Sequence[str]) -> str:
+    if store is None and after and os.sep in after[0]:
+        text = f"{after[0]} is a path, and the name that follows STORE is missing"
+        raise Invalid(text, remedy="give STORE and the name; see --help")
+    return before_files(store, after)
+
+
+def _alone(store: str | None, after: Sequence[str]) -> str:
+    """As `before_names`, where nothing must follow. One word that is no path is STORE if no store can be found."""
+    if store is None and after:
+        if (found := _find()) is None:
+            raise no_store(after[0])
+        return found
+    return before_names(store, after)
+
+
+def _given_or_found(store: str | None, _after: Sequence[str]) -> str:
+    return found_store() if store is None else store
+
+
+def _given_or_found_or_none(store: str | None, _after: Sequence[str]) -> str | None:
+    return _find() if store is None else store
+
+
+def leading(
+    help_: str,
+    resolve: Callable[[str | None, Sequence[str]], str | None] = _given_or_found,
+    *,
+    metavar: str = "STORE",
+    is_first: Callable[[str], bool] = _is_path,
+) -> Leading:
+    """Return the first argument of a command, a store that may be left out; `help_` says what it is."""
+    return Leading(metavar=f"[{metavar}]", help=f"{help_} {LEFT_OUT}", is_first=is_first, resolve=resolve)
+
+
+_STORE_HELP = "The folder of the store."
+# STORE where no argument must follow, where a name must, and where a file must.
+Store = Annotated[str, leading(_STORE_HELP, _alone)]
+StoreBeforeName = Annotated[str, leading(_STORE_HELP, before_names)]
+StoreBeforeFile = Annotated[str, leading(_STORE_HELP, before_files)]
+StoreIfFound = Annotated[str | None, leading("Also look at this store.", _given_or_found_or_none)]
+StoreOption = Annotated[str, Option("--store", metavar="STORE", help=f"{_STORE_HELP} {LEFT_OUT}", absent=found_store)]
+Mission = Annotated[str, Argument(metavar="MISSION", help="The id of the mission.")]
+OptionalMission = Annotated[str | None, Argument(metavar="MISSION", help="The id of a mission.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON document instead of text.")]
 DropCache = Annotated[
     bool,
@@ -46,12 +161,13 @@ PassphraseFile = Annotated[
     Option(
         "--passphrase-file",
         metavar="FILE",
+        envvar=PASSPHRASE_ENV,
         help="A file whose first line is the passphrase of the private keys.",
     ),
 ]
 _KEY_HELP = "A private key that signs, or with --signer a .pub file. May be repeated."
-Keys = Annotated[list[Path], Option("--key", metavar="FILE", help=_KEY_HELP)]
-OptionalKeys = Annotated[list[Path] | None, Option("--key", metavar="FILE", help=_KEY_HELP)]
+Keys = Annotated[list[Path], Option("--key", metavar="FILE", envvar=KEY_ENV, help=_KEY_HELP)]
+OptionalKeys = Annotated[list[Path] | None, Option("--key", metavar="FILE", envvar=KEY_ENV, help=_KEY_HELP)]
 SharedCache = Annotated[
     str | None,
     Option(
@@ -80,22 +196,13 @@ SignerCommand = Annotated[
         "standard output.",
     ),
 ]
-Trust = Annotated[
-    Path | None,
-    Option(
-        "--trust",
-        metavar="ROOT",
-        help="The file of the pinned trust root. It must not lie in the store.",
-    ),
-]
-State = Annotated[
-    str | None,
-    Option(
-        "--state",
-        metavar="STATE",
-        help="The folder of the aircraft's state, which holds its trust root. It must not lie in the store.",
-    ),
-]
+_TRUST_HELP = "The file of the pinned trust root. It must not lie in the store."
+_STATE_HELP = "The folder of the aircraft's state, which holds its trust root. It must not lie in the store."
+# What a store is verified by: one of the two. One that is given is not contradicted by the environment.
+Trust = Annotated[Path | None, Option("--trust", metavar="ROOT", envvar=TRUST_ENV, yields_to="state", help=_TRUST_HELP)]
+State = Annotated[str | None, Option("--state", metavar="STATE", envvar=STATE_ENV, yields_to="trust", help=_STATE_HELP)]
+NeededTrust = Annotated[Path, Option("--trust", metavar="ROOT", envvar=TRUST_ENV, help=_TRUST_HELP)]
+NeededState = Annotated[str, Option("--state", metavar="STATE", envvar=STATE_ENV, help=_STATE_HELP)]
 ExecutorOption = Annotated[
     str,
     Option(
@@ -107,51 +214,14 @@ ExecutorOption = Annotated[
 MissionFilePath = Annotated[Path, Argument(help="The mission file (TOML).", metavar="MISSION.toml")]
 
 
-def store_and(args: list[str], *, needed: bool) -> tuple[str, str | None]:
-    """Return STORE and MISSION. FLIGHTBAG_STORE replaces STORE where it is left out.
-
-    MISSION is None where it is left out and not `needed`. Raise Invalid for missing and for surplus arguments.
-    """
-    from_env = os.environ.get(ENV)
-    if len(args) == 2:
-        if _is_store(args[1]) and not _is_store(args[0]):
-            raise Invalid(f"{args[1]} is a store, not a mission", remedy=f"give STORE first: {args[1]} {args[0]}")
-        return args[0], args[1]
-    if len(args) > 2:
-        raise Invalid(f"unexpected argument {args[2]!r}", remedy="see --help")
-    if len(args) == 1:
-        # A path is no mission: it may be of a medium that is not mounted, or of a folder above a store.
-        if from_env and (needed or not (os.sep in args[0] or _is_store(args[0]))):
-            return from_env, args[0]
-        if not needed:
-            return args[0], None
-    if not args and from_env and not needed:
-        return from_env, None
-    raise Invalid(
-        "STORE or MISSION is missing" if needed else "STORE is missing",
-        remedy=f"give both, or set {ENV} to the folder of the store; see --help"
-        if needed
-        else f"give it, or set {ENV}; see --help",
-    )
-
-
-def _is_store(path: str) -> bool:
-    return os.path.lexists(os.path.join(path, TOML))
-
-
-def store_then(args: list[str], *counts: int) -> tuple[str, list[str]]:
-    """Return STORE and the arguments after it. FLIGHTBAG_STORE replaces STORE where it is left out.
-
-    `counts` are the numbers of arguments that may follow STORE. Raise Invalid for any other number.
-    """
-    from_env = os.environ.get(ENV)
-    if len(args) - 1 in counts:
-        return args[0], args[1:]
-    if from_env and len(args) in counts:
-        return from_env, args
-    needed = " or ".join(str(count + 1) for count in counts)
-    text = f"{needed} arguments are needed, STORE among them, and {len(args)} are given: {' '.join(args)}"
-    raise Invalid(text, remedy=f"see --help; {ENV} may replace STORE")
+def require_either(trust: Path | None, state: str | None) -> None:
+    """Raise Invalid unless exactly one of --trust and --state is given."""
+    if (trust is None) == (state is None):
+        raise Invalid(
+            "give either --trust or --state",
+            remedy="--trust is the file of the pinned trust root; --state is the state of an aircraft, which has one. "
+            f"If neither is given, {TRUST_ENV} or {STATE_ENV} counts, and only one of them may be set",
+        )
 
 
 def cache_folder() -> Path:

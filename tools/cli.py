@@ -26,19 +26,19 @@ from tools.arguments import (
     BuilderKeys,
     ExecutorOption,
     Json,
+    Mission,
     MissionFilePath,
     OptionalKeys,
     PassphraseFile,
     SharedCache,
     SignerCommand,
     Store,
-    StoreAndMission,
+    StoreBeforeName,
     StoreOption,
     cache_folder,
     moment,
     past_moment,
     print_lines,
-    store_and,
 )
 from tools.geojson import GeoJson, check_path
 from tools.geojson import write as write_geojson
@@ -51,7 +51,9 @@ if TYPE_CHECKING:
 
 
 @command
-def init(store: Store, as_json: Json = False) -> int:
+def init(
+    store: Annotated[str, Argument(metavar="STORE", help="The folder of the new store.")], as_json: Json = False
+) -> int:
     """Create an empty store in a folder that does not exist yet or is empty.
 
     Example: flightbag init ground
@@ -316,7 +318,8 @@ def _listed(row: dict[str, Any], now: int) -> str:
 
 @command
 def show(
-    store_and_mission: StoreAndMission,
+    store: StoreBeforeName,
+    mission: Mission,
     draft: Annotated[bool, Option("--draft", help="Show the draft and its signatures, before you sign it.")] = False,
     at: Annotated[
         str | None,
@@ -336,18 +339,17 @@ def show(
         check_path(geojson)
     if draft and at is not None:
         raise Invalid("--at excludes --draft", remedy="leave one of them out: a draft is never current")
-    store, mission = store_and(store_and_mission, needed=True)
     with Repository.open(store) as repository:
         state: dict[str, Any] = {}
         evidence = repository.evidence
         if at is not None:
-            opened, evidence = opened_then(repository, mission or "", past_moment(at, "--at"))
+            opened, evidence = opened_then(repository, mission, past_moment(at, "--at"))
             newest = repository.trust_root().root
             revoked = [key.kid for key in newest.revoked if key.kid in opened.signers]
             state = {"at": moment(at), "trust_root_version": opened.trust_root.version}
             state["revoked_since"] = render.signers_json(newest, revoked)
         elif draft:
-            unsigned, root = draft_of(repository, mission or ""), repository.trust_root().root
+            unsigned, root = draft_of(repository, mission), repository.trust_root().root
             opened = unsigned.opened(repository.evidence, root)
             state = {
                 "signatures": unsigned.signatures(root),
@@ -355,7 +357,7 @@ def show(
                 "overtaken": overtaken(repository, unsigned.manifest, root, now=int(time.time())),
             }
         else:
-            opened = repository.current(mission or "")
+            opened = repository.current(mission)
         withdrawals = withdrawn(evidence, opened).findings
         grounding = [finding.message for finding in withdrawals]
         listed = read_missing(opened, evidence)

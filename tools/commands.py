@@ -11,16 +11,24 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import click
+from click.core import ParameterSource
 
-from tools.parameters import Argument, Parameter
+from tools.parameters import Argument, Later, Leading, Option, Parameter
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+
+_HELP_NAMES = ("-h", "--help")
+# Stands in for a leading argument that was left out: no argument of a process can hold it.
+_LEFT_OUT = "\0"
 
 
 class Commands(click.Group):
@@ -34,7 +42,7 @@ class Commands(click.Group):
         help: str,  # noqa: A002 - the name that click gives it
         params: Sequence[click.Parameter] = (),
     ) -> None:
-        super().__init__(name, help=help, params=list(params))
+        super().__init__(name, help=help, params=list(params), context_settings={"help_option_names": _HELP_NAMES})
         self._table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click calls it so
@@ -65,47 +73,116 @@ def _function(place: str) -> Callable[..., Any]:
     return function
 
 
+def command_of(name: str, function: Callable[..., Any]) -> click.Command:
+    """Return the command of this name that calls the function. Its help is the docstring of the function."""
+    declared = {one.name: _declared(one) for one in inspect.signature(function, eval_str=True).parameters.values()}
+    return _Command(name, function, declared)
+
+
 class _Command(click.Command):
-    """A command that is named in every mistake in its arguments; click leaves it out of some."""
+    """A command of a function, which finds what was left out: see `Leading` and `Option` of `parameters`. Every mistake
+    in its arguments names it; click leaves it out of some."""
+
+    def __init__(self, name: str, function: Callable[..., Any], declared: Mapping[str, _Declared]) -> None:
+        super().__init__(
+            name,
+            callback=function,
+            help=function.__doc__,
+            params=[_parameter(*one) for one in declared.values()],
+            context_settings={"help_option_names": _HELP_NAMES},
+        )
+        hows = {name: how for name, (_, _, how) in declared.items()}
+        self._leading = next(((name, how) for name, how in hows.items() if isinstance(how, Leading)), None)
+        self._options = {name: how for name, how in hows.items() if isinstance(how, Option)}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, args)
+            return self._parsed(ctx, args)
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
 
+    def _parsed(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:  # a shell completes a line that is not whole
+            return super().parse_args(ctx, args)
+        if self._leading is None:
+            rest = super().parse_args(ctx, args)
+        else:
+            name, how = self._leading
+            given = self._without_options(ctx, args)
+            first, after = (given[0], given[1:]) if self._is_given(how, given) else (None, given)
+            rest = super().parse_args(ctx, args if first is not None else [_LEFT_OUT, *args])
+            ctx.params[name] = Later(partial(how.resolve, first, after))
+        for name, option in self._options.items():
+            sources = [ctx.get_parameter_source(one) for one in (name, option.yields_to or name)]
+            if sources == [ParameterSource.ENVIRONMENT, ParameterSource.COMMANDLINE]:
+                ctx.params[name] = None
+            if option.absent is not None and ctx.params[name] is None:
+                ctx.params[name] = Later(option.absent)
+        return rest
 
-def command_of(name: str, function: Callable[..., Any]) -> click.Command:
-    """Return the command of this name that calls the function. Its help is the docstring of the function."""
-    parameters = inspect.signature(function, eval_str=True).parameters.values()
-    return _Command(name, callback=function, help=function.__doc__, params=[_parameter(one) for one in parameters])
+    def _without_options(self, ctx: click.Context, args: Sequence[str]) -> list[str]:
+        """Return the arguments that are given by their place. Raise as click does for a mistake in an option."""
+        options = click.Command(self.name, params=[one for one in self.params if isinstance(one, click.Option)])
+        return options.make_parser(ctx).parse_args(list(args))[1]
+
+    def _is_given(self, leading: Leading, given: Sequence[str]) -> bool:
+        """Return whether the leading argument is among the arguments that were given by their place."""
+        fit = list(self._counts(len(given)))
+        left_out, there = len(given) in fit, len(given) - 1 in fit
+        if left_out and there:
+            return leading.is_first(given[0])
+        return there or (not left_out and len(given) > fit[0])
+
+    def _counts(self, most: int) -> Iterator[int]:
+        """Yield how many arguments may follow the leading one, the least number first, and numbers up to `most`."""
+        following = [one for one in self.params if isinstance(one, click.Argument)][1:]
+        count = sum(abs(one.nargs) for one in following if one.required)
+        yield count
+        for one in following:
+            if one.nargs < 0:
+                yield from range(count + 1, most + 1)
+            elif not one.required:
+                count += one.nargs
+                yield count
 
 
-def _parameter(one: inspect.Parameter) -> click.Parameter:
+def came_from_environment(name: str) -> bool:
+    """Return whether a parameter of the command that runs has its value from the environment."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.ENVIRONMENT
+
+
+# A parameter of a function, the type of its value, and what the command line gives.
+_Declared = tuple[inspect.Parameter, Any, Parameter]
+
+
+def _declared(one: inspect.Parameter) -> _Declared:
     if get_origin(one.annotation) is not Annotated:
         raise TypeError(f"the parameter {one.name} has no Argument and no Option")
     declared, how = get_args(one.annotation)
+    return one, declared, how
+
+
+def _parameter(one: inspect.Parameter, declared: Any, how: Parameter) -> click.Parameter:
     if get_origin(declared) is UnionType:
         [declared] = (kind for kind in get_args(declared) if kind is not NoneType)
     several = get_origin(declared) is list
     kinds = get_args(declared) or (declared,)
-    required = one.default is one.empty
+    may_be_found = isinstance(how, Leading) or (isinstance(how, Option) and how.absent is not None)
+    required = one.default is one.empty and not may_be_found
     metavar = how.metavar or ("N" if kinds[0] in (int, float) else None)
     options: dict[str, Any] = {"help": how.help, "metavar": metavar, "envvar": how.envvar, "required": required}
     types = tuple(_type(kind, how) for kind in kinds)
     options["type"] = types if get_origin(declared) is tuple else types[0]
     if several:
         options["callback"] = _listed
-    elif not required:
+    elif not required and not may_be_found:
         options["default"] = one.default
     if isinstance(how, Argument):
         if metavar is not None:
             options["metavar"] = _in_usage(metavar, required=required, several=several)
-        if how.envvar is not None:
-            options["help"] = f"{how.help}  [env var: {how.envvar}]"
-        return click.Argument([one.name], nargs=-1 if several else 1, **options)
-    shown = not (required or one.default is None or one.default is False or one.default == "")
+        return click.Argument([one.name], nargs=-1 if several else len(types), **options)
+    shown = "default" in options and not (one.default is None or one.default is False or one.default == "")
     return click.Option(
         [one.name, *(how.names or ["--" + one.name.replace("_", "-")])],
         **options,
@@ -132,6 +209,7 @@ class _Text(click.ParamType[Any]):
     """Text, which a shell completes as the name of a file."""
 
     name = "text"
+    envvar_list_splitter = os.pathsep
 
     def __init__(self, make: Callable[[str], Any]) -> None:
         self._make = make

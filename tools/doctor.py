@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from store.findings import Finding
 from tools import render
-from tools.arguments import ENV, Json, cache_folder, print_lines
-from tools.parameters import Argument
+from tools.arguments import Json, StoreIfFound, cache_folder, print_lines
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
 if TYPE_CHECKING:
@@ -27,10 +26,7 @@ def _findings(checks: list[Check]) -> Iterator[Finding]:
 
 @command
 def doctor(
-    store: Annotated[
-        str | None,
-        Argument(metavar="[STORE]", envvar=ENV, help="Also look at this store."),
-    ] = None,
+    store: StoreIfFound = None,
     as_json: Json = False,
 ) -> int:
     """Show what this machine can build and fly, and what is wrong: extras, libraries, GPU, room, clock, file system.

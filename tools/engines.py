@@ -6,7 +6,7 @@ import time
 from typing import Annotated, Any
 
 from builders.extras import import_extra, require_build_extra, require_onboard_extra
-from store.errors import FlightbagError, NotFound, Unavailable
+from store.errors import FlightbagError, Invalid, NotFound, Unavailable
 from store.findings import Finding
 from store.format.ids import BuildKey
 from store.ground.repository import Repository
@@ -14,7 +14,7 @@ from store.trust.root import check_signer
 from store.values import replace
 from tools import keyfiles, lines, render, render_engines
 from tools.arguments import (
-    ENV,
+    LEFT_OUT,
     BuilderKeys,
     ExecutorOption,
     Json,
@@ -23,11 +23,12 @@ from tools.arguments import (
     PassphraseFile,
     SharedCache,
     SignerCommand,
-    StoreFirst,
+    Store,
+    StoreBeforeName,
     StoreOption,
     cache_folder,
+    found_store,
     print_lines,
-    store_then,
 )
 from tools.named_remotes import folder_named
 from tools.parameters import Argument, Option
@@ -96,13 +97,13 @@ def order(mission_file: MissionFilePath, store: StoreOption, as_json: Json = Fal
 
 @exits(kept="results that were signed stay in the store; the same command makes the others")
 def fulfil(
-    store: StoreFirst,
+    store: Store,
     key: OptionalKeys = None,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> int:
-    """Make and measure the ordered engines that this machine can, and sign the results. Without --key, list the orders.
+    """Make and measure the ordered engines that this machine can, and sign the results. Without a key, list the orders.
 
     The key is one of the role builder: `flightbag trust add-key STORE DRAFT builder KEY`.
 
@@ -145,7 +146,7 @@ def fulfil(
 
 @command
 def accept(
-    store: StoreFirst,
+    store: Store,
     stick: Annotated[
         str,
         Option("--from", metavar="STICK", help="The store that came back from the device."),
@@ -174,14 +175,8 @@ def accept(
 
 @command
 def show(
-    store_and_mission: Annotated[
-        list[str],
-        Argument(
-            metavar="[STORE] MISSION|KEY",
-            help="The folder of the store, and the id of a mission or the build key of an engine. "
-            f"{ENV} may replace STORE.",
-        ),
-    ],
+    store: StoreBeforeName,
+    what: Annotated[str, Argument(metavar="MISSION|KEY", help="The id of a mission, or the build key of an engine.")],
     as_json: Json = False,
 ) -> int:
     """Show the cards of a mission's engines, or of the engine with a build key: its need, parts, checks and key.
@@ -190,7 +185,6 @@ def show(
     """
     from builders.artifacts.cards import card_of_key, cards_of_mission
 
-    store, (what,) = store_then(store_and_mission, 1)
     with Repository.open(store) as repository:
         try:
             cards = cards_of_mission(repository, what)
@@ -255,8 +249,10 @@ def explain_key(
     mission_file: MissionFilePath,
     backbone: Annotated[str, Argument(metavar="BACKBONE", help="The name of a backbone of the mission file.")],
     against: Annotated[
-        tuple[str, str] | None,
-        Option(metavar="STORE MISSION", help="Compare with the engine of this published mission."),
+        str | None, Option(metavar="MISSION", help="Compare with the engine of this mission, which a store has.")
+    ] = None,
+    store: Annotated[
+        str | None, Option(metavar="STORE", help=f"With --against: the store of that mission. {LEFT_OUT}")
     ] = None,
     host: Annotated[
         str | None, Option(metavar="CLASS", help="The target to explain, where the mission file has several.")
@@ -265,8 +261,10 @@ def explain_key(
 ) -> int:
     """Show each field of an engine's build key. With --against, show why the engine would be built again.
 
-    Example: flightbag explain-key north-ridge.toml place-embedder --against ground north-ridge
+    Example: flightbag explain-key north-ridge.toml place-embedder --against north-ridge --store ground
     """
+    if store is not None and against is None:
+        raise Invalid("--store needs --against", remedy="name the mission to compare with, or leave --store out")
     require_build_extra()
     from builders.artifacts.cards import card_of_backbone
     from builders.confinement import recipes
@@ -281,8 +279,8 @@ def explain_key(
     }
     differs: list[dict[str, Any]] = []
     if against is not None:
-        with Repository.open(against[0]) as repository:
-            published = card_of_backbone(repository, against[1], backbone, host)
+        with Repository.open(found_store() if store is None else store) as repository:
+            published = card_of_backbone(repository, against, backbone, host)
         value["against"] = str(published.recipe.key)
         value["differs"] = differs = differences(keyed, published)
     if as_json:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from builders.extras import import_extra
 from store.errors import FlightbagError, Invalid
@@ -20,7 +20,7 @@ from store.ground.repository import Repository
 from store.takeoff.coverage import read_missing
 from store.takeoff.mission import Opened
 from tools import geojson, keyfiles, lines, render
-from tools.arguments import Json, StoreAndMission, store_and
+from tools.arguments import Json, Mission, StoreBeforeName
 from tools.legend import BY_STATE, DESCRIBED, SIGNS, WHITE
 from tools.outputs import check_output
 from tools.parameters import Option
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # The least width of a map, in characters, and the most lines that a small one is enlarged to.
 _LINES = 40
+# The entries of other missions that a mission, or one another, are compared with: some hundred bytes of memory each.
+MOST_COMPARED = 200_000
 # Black and white, of 256 colours.
 _DARK, _LIGHT = 16, 231
 
@@ -48,7 +50,7 @@ Output = Annotated[
 
 
 @command
-def run(store_and_mission: StoreAndMission, output: Output = None, as_json: Json = False) -> int:
+def run(store: StoreBeforeName, mission: Mission, output: Output = None, as_json: Json = False) -> int:
     """Show on a map which tiles of its area a mission describes, and why the others are missing.
 
     FILE.geojson has layers: area, takeoff, described, missing, cell (with the
@@ -61,32 +63,48 @@ def run(store_and_mission: StoreAndMission, output: Output = None, as_json: Json
 
     if output is not None:
         _check(output)
-    store, mission = store_and(store_and_mission, needed=True)
     with Repository.open(store) as repository:
-        opened = repository.current(mission or "")
+        opened = repository.current(mission)
         listed = read_missing(opened, repository.evidence)
-        shared = cells(opened, others_of(repository, opened))
+        others = others_of(repository, opened)
+        shared = cells(opened, others.opened)
         if output is not None and output.suffix == ".png":
             keyfiles.write_over(output, picture(opened, listed))
         elif output is not None:
             geojson.write_map(output, opened, repository.evidence, listed, shared)
     if as_json:
-        print_json(_json(opened, listed, shared) | {"file": None if output is None else str(output)})
+        about = {"file": None if output is None else str(output), "not_compared": others.broken + others.unopened}
+        print_json(_json(opened, listed, shared) | about)
     elif output is not None:
         say(f"wrote {output}: {render.covered(opened.manifest.coverage)}")
+        if output.suffix == ".geojson" and others.unopened:
+            say(f"not compared: {render.many(others.unopened, 'other mission')}; the store has too many entries")
     else:
         _print(opened, listed, lines.width() - 1, colours=lines.colours())
     return OK
 
 
-def others_of(repository: Repository, opened: Opened) -> dict[str, Opened]:
-    """Return the other missions of the store, by id, without those that do not verify: `ls` and an audit say why."""
-    others = {}
-    for mission in repository.missions():
-        if mission != opened.manifest.mission.id:
-            with suppress(FlightbagError):
-                others[mission] = repository.current(mission)
-    return others
+class Others(NamedTuple):
+    """The other missions of a store: by id those that verify (`ls` and an audit say why the others do not), the number
+    of those that do not, and of those that were not opened, because too many entries came before."""
+
+    opened: dict[str, Opened]
+    broken: int
+    unopened: int
+
+
+def others_of(repository: Repository, opened: Opened) -> Others:
+    """Return the other missions of the store of an open one, up to MOST_COMPARED entries of theirs."""
+    missions = [mission for mission in repository.missions() if mission != opened.manifest.mission.id]
+    others: dict[str, Opened] = {}
+    entries = 0
+    for number, mission in enumerate(missions):
+        if entries >= MOST_COMPARED:
+            return Others(others, number - len(others), len(missions) - number)
+        with suppress(FlightbagError):
+            others[mission] = repository.current(mission)
+            entries += len(others[mission].table.entries)
+    return Others(others, len(missions) - len(others), 0)
 
 
 def _check(output: Path) -> None:

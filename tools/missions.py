@@ -28,17 +28,18 @@ from store.trust.keys import Signer
 from store.trust.root import SignedRoot
 from tools import keyfiles, lines, render
 from tools.arguments import (
-    ENV,
     Json,
     Keys,
+    Mission,
+    NeededTrust,
+    OptionalMission,
     PassphraseFile,
     SignerCommand,
     Store,
-    StoreAndMission,
-    Trust,
+    StoreBeforeName,
+    before_names,
+    leading,
     print_lines,
-    store_and,
-    store_then,
 )
 from tools.parameters import Argument, Option
 from tools.progress import reading_bars
@@ -49,13 +50,8 @@ from tools.verdicts import findings_of, print_verdicts
 
 @command
 def log_command(
-    store_and_mission: Annotated[
-        list[str] | None,
-        Argument(
-            metavar="[STORE] [MISSION]",
-            help=f"The folder of the store and the id of a mission. {ENV} may replace STORE.",
-        ),
-    ] = None,
+    store: Store,
+    mission: OptionalMission = None,
     as_json: Json = False,
 ) -> int:
     """Show the log of a store, the newest event last. For one mission, also show which manifests the store still has,
@@ -65,7 +61,6 @@ def log_command(
 
     Example: flightbag log ground north-ridge
     """
-    store, mission = store_and(store_and_mission or [], needed=False)
     with Repository.open(store) as repository:
         current = _current(repository, mission) if mission else None
         roster = _roster(repository)
@@ -148,7 +143,8 @@ def _plain(value: object) -> str:
 
 @command
 def rollback_command(
-    store_and_mission: StoreAndMission,
+    store: StoreBeforeName,
+    mission: Mission,
     key: Keys,
     signer: SignerCommand = None,
     to: Annotated[
@@ -172,7 +168,6 @@ def rollback_command(
 
     Example: flightbag rollback ground north-ridge --key planner.key --expect 4X7QK-09DZM
     """
-    store, mission = store_and(store_and_mission, needed=True)
     target = None if to is None else ObjectId.parse(to)
     keys = keyfiles.keys_for_later(key, passphrase_file, signer)
     with Repository.open(store) as repository:
@@ -187,7 +182,7 @@ def rollback_command(
                 review.require(code)
             return keys.open()
 
-        outcome = rollback(repository, mission or "", approve, now=now, to=target, expect=expect, dry_run=dry_run)
+        outcome = rollback(repository, mission, approve, now=now, to=target, expect=expect, dry_run=dry_run)
     if as_json:
         value = {name: str(item) if isinstance(item, ObjectId) else item for name, item in asdict(outcome).items()}
         print_json({**value, "dry_run": dry_run})
@@ -212,13 +207,9 @@ def rollback_command(
 
 @command
 def diff_command(
-    store_and_missions: Annotated[
-        list[str],
-        Argument(
-            metavar="[STORE] A B",
-            help=f"The folder of the store and the ids of two missions. {ENV} may replace STORE.",
-        ),
-    ],
+    store: StoreBeforeName,
+    a: Annotated[str, Argument(metavar="A", help="The id of a mission.")],
+    b: Annotated[str, Argument(metavar="B", help="The id of the mission to compare it with.")],
     as_json: Json = False,
 ) -> int:
     """Show which entries two missions share, which differ, and how many bytes sharing saves.
@@ -228,7 +219,6 @@ def diff_command(
 
     Example: flightbag diff ground north-ridge south-ridge
     """
-    store, (a, b) = store_then(store_and_missions, 2)
     with Repository.open(store) as repository:
         difference = diff(repository.current(a), repository.current(b))
     if as_json:
@@ -279,21 +269,26 @@ def _stats(item: Stats) -> Iterator[str]:
     )
 
 
+def _store_of_checkout(store: str | None, after: Sequence[str]) -> str:
+    """Return STORE, "" where there are no arguments: --check needs no store."""
+    return before_names(store, after) if store is not None or after else ""
+
+
 @exits(
     kept="nothing has the name of the folder: what was written lies in DIR.partial, "
     "which the same checkout removes before it begins again"
 )
 def checkout_command(
-    args: Annotated[
-        list[str],
-        Argument(
-            metavar="[STORE] MISSION DIR | DIR",
-            help="The folder of the store, the id of the mission and the new folder; with --check only the folder. "
-            f"{ENV} may replace STORE.",
-        ),
-    ],
-    trust: Trust = None,
-    check: Annotated[bool, Option("--check", help="Find each changed, missing and extra file of DIR.")] = False,
+    store: Annotated[str, leading("The folder of the store.", _store_of_checkout)],
+    trust: NeededTrust,
+    what: Annotated[
+        tuple[str, str] | None,
+        Argument(metavar="MISSION DIR", help="The id of the mission, and the new folder."),
+    ] = None,
+    check: Annotated[
+        str | None,
+        Option("--check", metavar="DIR", help="Find each changed, missing and extra file of this checkout."),
+    ] = None,
     hard_link: Annotated[
         bool,
         Option(
@@ -303,26 +298,23 @@ def checkout_command(
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Write a verified mission as plain files in a new folder, or check such a folder.
+    """Write a verified mission as plain files in a new folder, or with --check compare such a folder with what was
+    signed.
 
     Example: flightbag checkout ground north-ridge ridge --trust pinned.root.cbor
     """
-    if trust is None:
-        raise Invalid("--trust is missing", remedy="give the file of the pinned trust root")
     root = keyfiles.pinned(trust)
-    if check:
-        if len(args) != 1 or hard_link:
-            raise Invalid(
-                "--check needs exactly one folder, and no --hard-link",
-                remedy="give `flightbag checkout --check DIR --trust ROOT`",
-            )
-        keyfiles.refuse_inside("--trust", trust, args[0])
-        return _check(args[0], root, as_json=as_json)
-    if len(args) < 2:
-        raise Invalid("MISSION or DIR is missing", remedy="give `flightbag checkout STORE MISSION DIR --trust ROOT`")
-    store, mission = store_and(args[:-1], needed=True)
+    if check is not None:
+        if store or hard_link:
+            text = "--check excludes all arguments, and --hard-link"
+            raise Invalid(text, remedy="flightbag checkout --check DIR --trust ROOT")
+        keyfiles.refuse_inside("--trust", trust, check)
+        return _check(check, root, as_json=as_json)
+    if what is None:
+        raise Invalid("MISSION or DIR is missing", remedy="flightbag checkout STORE MISSION DIR --trust ROOT")
+    mission, target = what
     with keyfiles.open_to_verify(store, trust) as media:
-        return _checkout(media, mission or "", args[-1], root, hard_link=hard_link, as_json=as_json)
+        return _checkout(media, mission, target, root, hard_link=hard_link, as_json=as_json)
 
 
 def _checkout(media: Media, mission: str, target: str, root: SignedRoot, *, hard_link: bool, as_json: bool) -> int:

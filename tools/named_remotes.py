@@ -62,7 +62,7 @@ def folder_named(text: str, option: str) -> str:
     if isinstance(place, Folder):
         return path
     remedy = f"run `flightbag sync {text} FOLDER` first, and give that folder"
-    raise Invalid(f"{option} takes a store in a folder, and {text} is {_kind(place)}", remedy=remedy)
+    raise Invalid(f"{option} takes a store in a folder, and {text} is a {_kind(place)}", remedy=remedy)
 
 
 def store_named(text: str) -> str:

@@ -41,5 +41,5 @@ def new(
     say(f"wrote {mission_file}; before you build, correct in it")
     for text in open_points:
         say(f"  {text}")
-    say(f"then: flightbag plan {mission_file} --store STORE")
+    say(f"then: flightbag plan {mission_file} --store STORE; `flightbag init STORE` creates a store")
     return OK

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any, BinaryIO
 
+from store.disk.layout import open_store
 from store.disk.media import CHUNK
 from store.disk.opening import OtherType, nearest, open_file, type_name
 from store.errors import FlightbagError, Invalid, Unavailable
@@ -20,7 +21,7 @@ from store.ground.sync import held
 from store.remotes.pack import Pack, carried_by, plan_pack, write_files, write_part
 from store.remotes.unpack import Unpacked, unpack
 from tools import render
-from tools.arguments import Json, StoreFirst, print_lines
+from tools.arguments import Json, Store, before_files, leading, print_lines
 from tools.named_remotes import folder_named
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
@@ -37,7 +38,7 @@ _LISTED = 10
 
 @exits(kept="each file that is there is a whole bag or part; a pipe got half a bag, which unpack refuses; pack again")
 def pack_command(
-    store: StoreFirst,
+    store: Store,
     missions: Annotated[
         list[str] | None,
         Argument(metavar="MISSION", help="The missions to pack. Without any, all of them."),
@@ -203,28 +204,43 @@ def _packed_json(bag: Pack, files: list[str]) -> dict[str, Any]:
     }
 
 
+def _target(store: str | None, after: Sequence[str]) -> str:
+    """Return the store to unpack to. Raise NoStore where none is given and none can be found: none is created there."""
+    target = before_files(store, after)
+    if store is None:
+        open_store(target).close()
+    return target
+
+
 @exits(
     kept="objects that were unpacked stay, and a mission appears only with all of its objects; "
     "the same unpack writes what is missing"
 )
 def unpack_command(
+    target: Annotated[
+        str,
+        leading(
+            "The store to unpack to. One that is given is created if it does not exist.",
+            _target,
+            is_first=lambda _: True,
+        ),
+    ],
     bags: Annotated[
         list[str],
         Argument(metavar="BAG", help="The bags, or parts of one in any order; - is standard input."),
     ],
-    target: Annotated[str, Argument(metavar="DST", help="The store to unpack to. It is created if it does not exist.")],
     as_json: Json = False,
 ) -> int:
     """Unpack bags into a store, and verify them while they are read. What was unpacked before is not written again.
 
     Of a bag in parts, each part may come by itself: its missions appear with the last one.
 
-    Example: flightbag unpack bag.tar /media/stick/store
+    Example: flightbag unpack /media/stick/store bag.tar
     """
-    target = folder_named(target, "DST")
-    if os.path.isfile(target) and (len(bags) == 1 and not os.path.isfile(bags[0])):
-        text = f"{target} is a file, and the last argument is the store to unpack to"
-        raise Invalid(text, remedy=f"give the bag first: {target} {bags[0]}", path=target)
+    target = folder_named(target, "STORE")
+    if os.path.isfile(target) and len(bags) == 1 and not os.path.isfile(bags[0]):
+        text = f"{target} is a file, and the first argument is the store to unpack to"
+        raise Invalid(text, remedy=f"give the store first: {bags[0]} {target}", path=target)
     outcomes: list[tuple[str, Unpacked | FlightbagError]] = []
     places = " or ".join("standard input" if path == "-" else path for path in (*bags, target))
     with patience(Bound(places, None, as_json=as_json)), reading_bar("unpacking") as progress:
@@ -271,14 +287,12 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         fd, _ = open_file(path, os.O_RDONLY, follow=True, accept=_is_readable)
     except FileNotFoundError as error:
         near = nearest(path)
-        remedy = (
-            f"{f'give {near}, or ' if near else ''}check the path, and that its medium is mounted; bags come first, "
-        )
-        remedy += "then the store"
+        remedy = f"{f'give {near}, or ' if near else ''}check the path, and that its medium is mounted; "
+        remedy += "STORE comes first, then the bags"
         raise Unavailable(f"{path} does not exist", remedy=remedy, kind="missing", path=path) from error
     except OtherType as error:
         text = f"{path}: expected a bag, found a {type_name(error.mode)}"
-        raise Invalid(text, remedy="give the files that `flightbag pack` wrote, then the store", path=path) from error
+        raise Invalid(text, remedy="give the files that `flightbag pack` wrote", path=path) from error
     except OSError as error:
         text = f"{path} cannot be read: {error.strerror}"
         raise Unavailable(text, kind="unreadable", path=path, errno=error.errno) from error

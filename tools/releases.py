@@ -23,7 +23,7 @@ from store.trust.keys import Signer
 from store.trust.root import TrustRoot
 from store.values import replace
 from tools import keyfiles, lines, render
-from tools.arguments import Json, OptionalKeys, PassphraseFile, SignerCommand, StoreFirst, print_lines
+from tools.arguments import Json, OptionalKeys, PassphraseFile, SignerCommand, StoreBeforeFile, leading, print_lines
 from tools.parameters import Argument, Option
 from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, command, lacks_signatures, print_json, say
@@ -33,7 +33,7 @@ ReleaseFile = Annotated[Path, Argument(metavar="FILE", help="The file of the rel
 
 @command
 def new(
-    store: StoreFirst,
+    store: StoreBeforeFile,
     file: ReleaseFile,
     name: Annotated[str, Option(metavar="NAME", help="The name of the release.")],
     mission: Annotated[
@@ -89,7 +89,7 @@ def _engines(repository: Repository, mission: str) -> tuple[tuple[str, ...], lis
 
 @command
 def sign(
-    store: StoreFirst,
+    store: StoreBeforeFile,
     file: ReleaseFile,
     key: OptionalKeys = None,
     signer: SignerCommand = None,
@@ -140,7 +140,7 @@ def sign(
 
 @command
 def show(
-    what: Annotated[str, Argument(metavar="STORE|FILE", help="The folder of a store, or the file of a release.")],
+    what: Annotated[str, leading("The folder of a store, or the file of a release.", metavar="STORE|FILE")],
     as_json: Json = False,
 ) -> int:
     """Show the releases of a store, and whether each holds under the newest trust root. Or show the release in a file.

@@ -11,14 +11,15 @@ from store.ground.removal import remove as take_out
 from store.ground.repository import Repository
 from store.values import replace
 from tools import lines, render
-from tools.arguments import Json, StoreAndMission, print_lines, store_and
+from tools.arguments import Json, Mission, StoreBeforeName, print_lines
 from tools.parameters import Option
 from tools.status import OK, command, print_json
 
 
 @command
 def remove(
-    store_and_mission: StoreAndMission,
+    store: StoreBeforeName,
+    mission: Mission,
     dry_run: Annotated[bool, Option("--dry-run", help="Show what would go. Write nothing.")] = False,
     as_json: Json = False,
 ) -> int:
@@ -30,9 +31,8 @@ def remove(
 
     Example: flightbag remove /media/stick/store north-ridge --dry-run
     """
-    store, mission = store_and(store_and_mission, needed=True)
     with Repository.open(store) as repository:
-        plan = (plan_removal if dry_run else take_out)(repository, mission or "")
+        plan = (plan_removal if dry_run else take_out)(repository, mission)
     if as_json:
         fields = {name: value for name, value in asdict(plan).items() if name != "unknown"}
         # They keep nothing from being removed.

@@ -13,7 +13,7 @@ from store.ground.gc import GRACE, GcPlan, collect, peeked_rows, pin, pins, plan
 from store.ground.needs import KEEP_LAST
 from store.ground.repository import Repository
 from tools import lines, render
-from tools.arguments import ENV, Json, Store, print_lines, store_then
+from tools.arguments import Json, Store, StoreBeforeName, print_lines
 from tools.parameters import Argument, Option
 from tools.progress import work_bars
 from tools.status import OK, command, exits, print_json, say, warn
@@ -100,13 +100,10 @@ def _collected(plan: GcPlan, *, dry_run: bool) -> Iterator[str]:
 
 @command
 def pin_command(
-    args: Annotated[
-        list[str] | None,
-        Argument(
-            metavar="[STORE] [NAME MISSION|ID]",
-            help="The folder of the store, a name for the pin, and the id of a mission or of an object. "
-            f"{ENV} may replace STORE.",
-        ),
+    store: StoreBeforeName,
+    named: Annotated[
+        tuple[str, str] | None,
+        Argument(metavar="NAME MISSION|ID", help="A name for the pin, and the id of a mission or of an object."),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -114,16 +111,15 @@ def pin_command(
 
     Example: flightbag pin ground last-good north-ridge
     """
-    store, rest = store_then(args or [], 0, 2)
     with Repository.open(store) as repository:
-        if not rest:
+        if named is None:
             id_by_name = {one: str(id_) for one, id_ in pins(repository).items()}
             if as_json:
                 print_json({"pins": [{"name": one, "object": id_} for one, id_ in id_by_name.items()]})
             else:
                 print_lines(lines.table([(name, lines.short(id_)) for name, id_ in id_by_name.items()]))
             return OK
-        name, what = rest
+        name, what = named
         id_ = ObjectId.parse(what) if is_hex(what) else repository.current(what).manifest_id
         pin(repository, name, id_)
     if as_json:
@@ -135,20 +131,14 @@ def pin_command(
 
 @command
 def unpin_command(
-    args: Annotated[
-        list[str],
-        Argument(
-            metavar="[STORE] NAME",
-            help=f"The folder of the store and the name of the pin. {ENV} may replace STORE.",
-        ),
-    ],
+    store: StoreBeforeName,
+    name: Annotated[str, Argument(metavar="NAME", help="The name of the pin.")],
     as_json: Json = False,
 ) -> int:
     """Remove a pin. The next collection may take the object that it kept.
 
     Example: flightbag unpin ground last-good
     """
-    store, (name,) = store_then(args, 1)
     with Repository.open(store) as repository:
         unpin(repository, name)
     if as_json:

@@ -21,7 +21,7 @@ from store.takeoff.mission import Binding, Verdict
 from store.takeoff.verify import verify_mission
 from store.trust.root import SignedRoot
 from tools import keyfiles, render
-from tools.arguments import ENV, Json, State, StoreAndMission, Trust, print_lines, store_and, store_then
+from tools.arguments import Json, Mission, State, StoreBeforeName, Trust, print_lines, require_either
 from tools.confined import confined
 from tools.parameters import Argument, Option
 from tools.progress import reading_bar, work_bars
@@ -50,13 +50,9 @@ Tiles = Annotated[
 @command
 @confined
 def query(
-    args: Annotated[
-        list[str],
-        Argument(
-            metavar="[STORE] MISSION IMAGE",
-            help=f"The folder of the store, the id of the mission and the picture. {ENV} may replace STORE.",
-        ),
-    ],
+    store: StoreBeforeName,
+    mission: Mission,
+    image: Annotated[Path, Argument(metavar="IMAGE", help="The picture.")],
     trust: Trust = None,
     state: State = None,
     top: Annotated[int, Option(min=1, max=1000, help="The number of places to show.")] = 5,
@@ -108,13 +104,12 @@ def query(
     from tools.outputs import check_output
     from tools.pictures import located_picture
 
-    store, (mission, image) = store_then(args, 2)
     camera = camera_of(metres, height, fov, heading)
     if tiles and picture is None:
         raise Invalid("--tiles needs --picture", remedy="give the file of the picture, or leave --tiles out")
     if picture is not None:
         check_output(picture, "--picture", MARK)
-    frame = read_picture(Path(image))
+    frame = read_picture(image)
     with _verified(store, mission, trust, state) as verdict:
         if verdict.mission is None:
             return _no_go(verdict, as_json=as_json)
@@ -134,7 +129,8 @@ def query(
 
 @command
 def probe(
-    store_and_mission: StoreAndMission,
+    store: StoreBeforeName,
+    mission: Mission,
     trust: Trust = None,
     state: State = None,
     as_json: Json = False,
@@ -150,13 +146,12 @@ def probe(
     require_onboard_extra()
     from builders.onboard.probes import probe_sets
 
-    store, mission = store_and(store_and_mission, needed=True)
     with _evidence(store, trust, state) as (evidence, pinned):
         if state is not None:
-            proving = prove(state, evidence, mission or "", probe_sets)
+            proving = prove(state, evidence, mission, probe_sets)
         else:
             assert pinned is not None
-            verdict = verify_mission(evidence, mission or "", pinned, Binding(int(time.time()), proof=False))
+            verdict = verify_mission(evidence, mission, pinned, Binding(int(time.time()), proof=False))
             figures = [] if verdict.mission is None else probe_sets(verdict.mission)
             proving = Proving(verdict if verdict.mission is None else None, figures)
     if proving.refused is not None:
@@ -174,7 +169,8 @@ def probe(
 @command
 @confined
 def quality(
-    store_and_mission: StoreAndMission,
+    store: StoreBeforeName,
+    mission: Mission,
     tiles: Tiles,
     trust: Trust = None,
     state: State = None,
@@ -214,9 +210,8 @@ def quality(
     from builders.retrieval.landmarks import landmarks_of, measure_landmarks
     from builders.retrieval.query import measure
 
-    store, mission = store_and(store_and_mission, needed=True)
     points = landmarks_of(landmarks, within)
-    with _verified(store, mission or "", trust, state) as verdict:
+    with _verified(store, mission, trust, state) as verdict:
         if verdict.mission is None:
             return _no_go(verdict, as_json=as_json)
         with work_bars() as progress:
@@ -256,11 +251,7 @@ def _verified(store: str, mission: str, trust: Path | None, state: str | None) -
 @contextmanager
 def _evidence(store: str, trust: Path | None, state: str | None) -> Iterator[tuple[StoreEvidence, SignedRoot | None]]:
     """Yield the evidence of a store and the pinned trust root, if one is given: else the aircraft's state has it."""
-    if (trust is None) == (state is None):
-        raise Invalid(
-            "give either --trust or --state",
-            remedy="--trust is the file of the pinned trust root; --state is the state of an aircraft, which holds one",
-        )
+    require_either(trust, state)
     with keyfiles.open_to_verify(store, trust, state) as media, reading_bar("verifying") as progress:
         yield StoreEvidence(media, progress), None if trust is None else keyfiles.pinned(trust)
 

@@ -17,6 +17,7 @@ import click
 
 from store.errors import NO_SPACE, FlightbagError, Invalid, Unavailable, no_space
 from tools.lines import fitted, shortened
+from tools.parameters import Later
 from tools.printable import printable
 from tools.streams import OutputLost, discard
 
@@ -236,6 +237,9 @@ def exits(
             _document = _Document(good)
             as_json = bool(kwargs.get("as_json"))
             try:
+                for name, value in kwargs.items():
+                    if isinstance(value, Later):
+                        kwargs[name] = value.look()
                 status = function(*args, **kwargs)
                 sys.stdout.flush()
             except FlightbagError as error:

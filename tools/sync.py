@@ -20,7 +20,7 @@ from store.ground.sync import SyncPlan, apply_syncs
 from store.remotes.place import Bucket, Folder, Host, place_of
 from store.values import replace
 from tools import render
-from tools.arguments import GiveUp, Json, cache_folder, patience_of, print_lines
+from tools.arguments import GiveUp, Json, cache_folder, leading, patience_of, print_lines
 from tools.named_remotes import place_named
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
@@ -81,9 +81,10 @@ class _Outcome:
 def run(
     source: Annotated[
         str,
-        Argument(
+        leading(
+            "The store to copy from: a folder, user@host:PATH by ssh, s3://BUCKET/PREFIX, or a named remote.",
             metavar="SRC",
-            help="The store to copy from: a folder, user@host:PATH by ssh, s3://BUCKET/PREFIX, or a named remote.",
+            is_first=lambda _: True,
         ),
     ],
     targets: Annotated[

@@ -27,22 +27,25 @@ from store.takeoff.verify import open_mission, verify_mission
 from store.trust.root import MAX_STEPS, SignedRoot
 from tools import keyfiles, lines, render
 from tools.arguments import (
-    ENV,
     DropCache,
     GiveUp,
     Json,
+    Mission,
+    NeededTrust,
     OptionalKeys,
+    OptionalMission,
     PassphraseFile,
     SignerCommand,
     State,
-    StoreAndMission,
+    Store,
+    StoreBeforeName,
     Trust,
     moment,
     past_moment,
     patience_of,
+    place_text,
     print_lines,
-    store_and,
-    store_then,
+    require_either,
 )
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
@@ -58,7 +61,8 @@ if TYPE_CHECKING:
 
 @command
 def sign(
-    store_and_mission: StoreAndMission,
+    store: StoreBeforeName,
+    mission: Mission,
     key: OptionalKeys = None,
     signer: SignerCommand = None,
     passphrase_file: PassphraseFile = None,
@@ -74,7 +78,6 @@ def sign(
     from store.ground.issuing import sign_draft
     from store.ground.repository import Repository
 
-    store, mission = store_and(store_and_mission, needed=True)
     keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
     with Repository.open(store) as repository:
         now = int(time.time())
@@ -88,7 +91,7 @@ def sign(
                 review.require(code)
             return keys.open()
 
-        outcome = sign_draft(repository, mission or "", approve, now=now, expect=expect)
+        outcome = sign_draft(repository, mission, approve, now=now, expect=expect)
     issue = outcome.issue
     if as_json:
         print_json(
@@ -107,10 +110,7 @@ def sign(
 
 
 @command
-def discard(
-    store_and_mission: StoreAndMission,
-    as_json: Json = False,
-) -> int:
+def discard(store: StoreBeforeName, mission: Mission, as_json: Json = False) -> int:
     """Delete the draft of a mission and its signatures. The published mission stays.
 
     Example: flightbag discard ground north-ridge
@@ -118,9 +118,8 @@ def discard(
     from store.ground.issuing import discard_draft
     from store.ground.repository import Repository
 
-    store, mission = store_and(store_and_mission, needed=True)
     with Repository.open(store) as repository:
-        signatures = discard_draft(repository, mission or "")
+        signatures = discard_draft(repository, mission)
     if as_json:
         print_json({"discarded": mission, "signatures": signatures})
     else:
@@ -130,13 +129,8 @@ def discard(
 
 @exits(kept="there is no verdict, which is no GO; verify again")
 def verify(
-    store_and_mission: Annotated[
-        list[str] | None,
-        Argument(
-            metavar="[STORE] [MISSION]",
-            help=f"The folder of the store and the id of a mission. {ENV} may replace STORE.",
-        ),
-    ] = None,
+    store: Store,
+    mission: OptionalMission = None,
     trust: Trust = None,
     state: State = None,
     flight: Annotated[
@@ -194,12 +188,7 @@ def verify(
 
     Example: flightbag verify /media/stick/store --state /var/lib/flightbag
     """
-    store, mission = store_and(store_and_mission or [], needed=False)
-    if (trust is None) == (state is None):
-        raise Invalid(
-            "give either --trust or --state",
-            remedy="--trust is the file of the pinned trust root; --state is the state of an aircraft, which holds one",
-        )
+    require_either(trust, state)
     if state is not None and (aircraft or host or at or tiles or receipt_key):
         raise Invalid(
             "--state excludes --aircraft, --host, --at, --tiles and --receipt-key",
@@ -242,10 +231,12 @@ def verify(
     no_go = [verdict for verdict in verdicts if not verdict.go]
     status = OK if not no_go else UNKNOWN if all(verdict.unknown for verdict in no_go) else NO
     if as_json:
-        value = {"missions": [_verdict_json(one) for one in verdicts], "at": None if at is None else moment(at)}
+        value: dict[str, Any] = {"store": place_text(store), "missions": [_verdict_json(one) for one in verdicts]}
+        value |= {"at": None if at is None else moment(at)}
         print_json(value, [finding for one in verdicts for finding in findings_of(one)])
         print_document(status)  # no verdict waits for its receipt
     else:
+        say(f"store {place_text(store)}")
         if at is not None:
             say(f"the verdict at {render.when(moment(at))}; this is not a clearance")
         print_verdicts(verdicts, past=at is not None)
@@ -348,23 +339,18 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
 
 @command
 def prove_command(
-    args: Annotated[
-        list[str],
-        Argument(
-            metavar="[STORE] MISSION ENTRY",
-            help=f"The folder of the store, the id of the mission and the name of the entry. {ENV} may replace STORE.",
-        ),
-    ],
-    out: Annotated[Path, Option("--out", metavar="FILE", help="The new file of the proof.")],
+    store: StoreBeforeName,
+    mission: Mission,
+    entry: Annotated[str, Argument(metavar="ENTRY", help="The name of the entry.")],
+    output: Annotated[Path, Option("-o", "--output", metavar="FILE", help="The new file of the proof.")],
     as_json: Json = False,
 ) -> int:
     """Write the proof of one entry, for a computer that has the object of that entry and no store.
 
-    Example: flightbag prove ground north-ridge files/camera.yaml --out camera.proof
+    Example: flightbag prove ground north-ridge files/camera.yaml -o camera.proof
     """
     from store.ground.repository import Repository
 
-    store, (mission, entry) = store_then(args, 2)
     with Repository.open(store) as repository:
         opened = repository.current(mission)
         envelope = repository.evidence.object(opened.manifest_id, ENVELOPE_LIMIT)
@@ -373,11 +359,11 @@ def prove_command(
         data = Proof.of(
             opened, envelope, evidence.chain(max(1, opened.trust_root.version - MAX_STEPS)), entry, statements
         ).render()
-    keyfiles.write_new(out, data)
+    keyfiles.write_new(output, data)
     if as_json:
-        print_json({"mission": mission, "entry": entry, "proof": str(out), "bytes": len(data)})
+        print_json({"mission": mission, "entry": entry, "proof": str(output), "bytes": len(data)})
     else:
-        say(f"wrote the proof of {entry} to {out}, {len(data)} bytes")
+        say(f"wrote the proof of {entry} to {output}, {len(data)} bytes")
     return OK
 
 
@@ -385,15 +371,13 @@ def prove_command(
 def check_proof(
     proof: Annotated[Path, Argument(metavar="PROOF", help="The file of the proof.")],
     object_: Annotated[Path, Argument(metavar="OBJECT", help="The file to verify.")],
-    trust: Trust = None,
+    trust: NeededTrust,
     as_json: Json = False,
 ) -> int:
     """Verify one file by its proof and a pinned trust root, without a store.
 
     Example: flightbag check-proof camera.proof camera.yaml --trust pinned.root.cbor
     """
-    if trust is None:
-        raise Invalid("--trust is missing", remedy="give the file of the pinned trust root")
     if (store := store_above(object_)) is not None:
         keyfiles.refuse_inside("--trust", trust, store)
     pinned = keyfiles.pinned(trust)

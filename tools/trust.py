@@ -25,7 +25,17 @@ from store.trust.draft import DRAFT_LIMIT, RootDraft
 from store.trust.keys import PrivateKey, PublicKey
 from store.trust.root import ROLES, SALT_SIZE, RoleName, SignedRoot, TrustRoot, check_begun
 from tools import keyfiles, lines, render
-from tools.arguments import Json, Keys, PassphraseFile, SignerCommand, StoreFirst, moment, print_lines
+from tools.arguments import (
+    Json,
+    Keys,
+    PassphraseFile,
+    SignerCommand,
+    Store,
+    StoreBeforeFile,
+    leading,
+    moment,
+    print_lines,
+)
 from tools.parameters import Argument, Option
 from tools.review import Expect, show_and_ask
 from tools.status import OK, command, print_json, say
@@ -53,7 +63,7 @@ BuilderKeys = Annotated[
 
 @command
 def new(
-    store: StoreFirst,
+    store: Store,
     domain: Annotated[str, Option(metavar="NAME", help="A name for the trust domain, for people.")],
     root_key: Annotated[
         list[Path],
@@ -178,7 +188,7 @@ def _role(text: str) -> RoleName:
 
 @command
 def add_key(
-    store: StoreFirst,
+    store: StoreBeforeFile,
     draft: Draft,
     role: RoleArgument,
     key: KeyArgument,
@@ -203,7 +213,9 @@ def add_key(
 
 
 @command
-def remove_key(store: StoreFirst, draft: Draft, role: RoleArgument, key: KeyArgument, as_json: Json = False) -> int:
+def remove_key(
+    store: StoreBeforeFile, draft: Draft, role: RoleArgument, key: KeyArgument, as_json: Json = False
+) -> int:
     """Remove a key from a role, in the draft of the next trust root. It can be added again later.
 
     For a key that is lost or stolen, use `flightbag trust revoke`.
@@ -216,7 +228,7 @@ def remove_key(store: StoreFirst, draft: Draft, role: RoleArgument, key: KeyArgu
 
 @command
 def revoke(
-    store: StoreFirst,
+    store: StoreBeforeFile,
     draft: Draft,
     key: Annotated[str, Argument(metavar="KEY|KID", help="The .pub file of the key, or the first digits of its kid.")],
     as_json: Json = False,
@@ -236,7 +248,7 @@ def revoke(
 
 @command
 def set_threshold(
-    store: StoreFirst,
+    store: StoreBeforeFile,
     draft: Draft,
     threshold: Annotated[str, Argument(metavar="ROLE=N", help="The role, and the number of signatures that it needs.")],
     as_json: Json = False,
@@ -251,7 +263,7 @@ def set_threshold(
 
 @command
 def set_releases(
-    store: StoreFirst,
+    store: StoreBeforeFile,
     draft: Draft,
     what: Annotated[str, Argument(metavar="required|optional", help="Whether an engine needs a release to fly.")],
     as_json: Json = False,
@@ -268,7 +280,7 @@ def set_releases(
 
 @command
 def set_lifetime(
-    store: StoreFirst,
+    store: StoreBeforeFile,
     draft: Draft,
     lifetime: Annotated[
         str, Argument(metavar="default|max=TIME", help="Which lifetime, and how long it is: 72h, 14d, or none.")
@@ -287,7 +299,7 @@ def set_lifetime(
 
 
 @command
-def new_epoch(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
+def new_epoch(store: StoreBeforeFile, draft: Draft, as_json: Json = False) -> int:
     """Begin a new epoch, in the draft of the next trust root: all signatures before it end, and sequences restart.
 
     Example: flightbag trust new-epoch ground next.draft
@@ -297,7 +309,7 @@ def new_epoch(store: StoreFirst, draft: Draft, as_json: Json = False) -> int:
 
 @command
 def set_issued_after(
-    store: StoreFirst,
+    store: StoreBeforeFile,
     draft: Draft,
     time_: Annotated[str, Argument(metavar="TIME", help="A time like 2026-11-25T12:00:00Z, or unix seconds.")],
     as_json: Json = False,
@@ -374,7 +386,7 @@ def _review(root_draft: RootDraft, path: Path, expect: str | None, *, as_json: b
 
 @command
 def rotate(
-    store: StoreFirst,
+    store: StoreBeforeFile,
     draft: ExistingDraft,
     expect: Expect = None,
     dry_run: Annotated[
@@ -409,7 +421,8 @@ def rotate(
 @command
 def show(
     what: Annotated[
-        str, Argument(metavar="STORE|FILE", help="The folder of a store, or the file of a trust root or a draft.")
+        str,
+        leading("The folder of a store, or the file of a trust root or a draft.", metavar="STORE|FILE"),
     ],
     as_json: Json = False,
 ) -> int:

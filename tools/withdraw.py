@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from store.errors import FlightbagError, Invalid, NotFound
@@ -17,16 +18,14 @@ from store.trust.keys import Signer
 from store.trust.root import TrustRoot
 from tools import keyfiles, lines, render
 from tools.arguments import (
-    ENV,
     Json,
     OptionalKeys,
     PassphraseFile,
     SignerCommand,
-    StoreAndMission,
+    StoreBeforeName,
     print_lines,
-    store_and,
-    store_then,
 )
+from tools.commands import came_from_environment
 from tools.parameters import Argument, Option
 from tools.review import Expect, show_and_ask
 from tools.status import NO, OK, command, print_json, say
@@ -42,7 +41,8 @@ Discard = Annotated[
 
 @command
 def mission(
-    store_and_mission: StoreAndMission,
+    store: StoreBeforeName,
+    id_: Annotated[str, Argument(metavar="MISSION", help="The id of the mission.")],
     reason: Reason = None,
     key: OptionalKeys = None,
     signer: SignerCommand = None,
@@ -59,15 +59,14 @@ def mission(
 
     Example: flightbag withdraw ground north-ridge --reason "old imagery" --key planner.key
     """
-    store, id_ = store_and(store_and_mission, needed=True)
     keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
     again = f"flightbag withdraw {store} {id_}"
     with Repository.open(store) as repository:
         return _run(
             repository,
-            of_mission(id_ or ""),
+            of_mission(id_),
             reason,
-            keys if key else None,
+            keys if _sign(key, reason, expect) else None,
             expect,
             again,
             discard=discard,
@@ -77,13 +76,8 @@ def mission(
 
 @command
 def release(
-    store_and_name: Annotated[
-        list[str],
-        Argument(
-            metavar="[STORE] NAME",
-            help=f"The folder of the store and the name of the release. {ENV} may replace STORE.",
-        ),
-    ],
+    store: StoreBeforeName,
+    name: Annotated[str, Argument(metavar="NAME", help="The name of the release.")],
     reason: Reason = None,
     key: OptionalKeys = None,
     signer: SignerCommand = None,
@@ -99,12 +93,25 @@ def release(
 
     Example: flightbag release withdraw ground winter --reason "it drifts" --key lab.key
     """
-    store, (name,) = store_then(store_and_name, 1)
     keys = keyfiles.keys_for_later(key or [], passphrase_file, signer)
     again = f"flightbag release withdraw {store} {name}"
     with Repository.open(store) as repository:
         file = withdrawals.name_of_release(repository, name)
-        return _run(repository, file, reason, keys if key else None, expect, again, discard=discard, as_json=as_json)
+        return _run(
+            repository,
+            file,
+            reason,
+            keys if _sign(key, reason, expect) else None,
+            expect,
+            again,
+            discard=discard,
+            as_json=as_json,
+        )
+
+
+def _sign(key: Sequence[Path] | None, reason: str | None, expect: str | None) -> bool:
+    """Return whether the keys sign. FLIGHTBAG_KEY by itself does not turn a look at a withdrawal into a signature."""
+    return bool(key) and not (reason is None and expect is None and came_from_environment("key"))
 
 
 def _run(

@@ -23,8 +23,8 @@ from builders.recipe import RowRecipe, tile_list
 from store.format.cbor import encode
 from store.format.ids import DIGEST_SIZE, ObjectId
 
-# 200,000 cells are the map of a continent, and 2 GB.
-MAX_ENTRIES = 200_000
+# 500,000 cells are 10^8 tiles, a country at 30 cm a pixel, and some more: 5 GB at most.
+MAX_ENTRIES = 500_000
 MAX_BYTES = 1 << 20
 _MAGIC = b"flightbag rows 1\n"
 

@@ -87,7 +87,7 @@ def _mission(text: _Text, facts: Facts) -> Sequence[str]:
     text.table("[mission]")
     text.key("id", _quoted(facts.id), "names the mission in a store")
     text.key("flight", f'"{facts.today}-01"', "names the flight; an aircraft flies each once")
-    text.key("aircraft", '["uav-01"]', "the ids of the aircraft that may fly it")
+    text.key("aircraft", '["uav-01"]', "the ids of the aircraft that may fly it: CORRECT IT")
     text.key("sector", '"stable_rear"', 'or "active_conflict": how old imagery may customarily be')
     text.key("takeoff_outside", "true", "allows a takeoff outside of the area", on=False)
     text.key("valid_from", f"{facts.today}T06:00:00Z", "the first second of the validity; at once without it", on=False)

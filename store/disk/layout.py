@@ -12,7 +12,7 @@ from itertools import islice
 
 from store.disk.media import OBJECTS, Media
 from store.disk.opening import nearest as similar
-from store.errors import Corrupt, Invalid, NoStore, NotFound
+from store.errors import Corrupt, Invalid, NoStore, NotFound, Unavailable
 from store.format.toml import parse_toml
 
 MISSIONS, TRUST = "missions", "trust"
@@ -182,6 +182,43 @@ def store_above(path: str | os.PathLike[str]) -> str | None:
             return above
         above, before = os.path.dirname(above), above
     return None
+
+
+def store_around(folder: str | os.PathLike[str]) -> str | None:
+    """Return the store that a folder is or lies in: from this folder upwards, as far as its file system goes, the first
+    with a `flightbag.toml`. None if there is none.
+
+    A folder that lacks this file and yet looks like a store hides the ones above it. Raise NoStore for such a folder,
+    and Unavailable for one that cannot be looked at.
+    """
+    place, device = os.path.realpath(folder), None
+    while True:
+        try:
+            status = os.stat(place)
+            if device is not None and status.st_dev != device:
+                return None  # a medium that lacks its store must not be taken for the disk that it is mounted on
+            device = status.st_dev
+            if _is_there(os.path.join(place, TOML)):
+                return place
+            names = {name for name in (MISSIONS, OBJECTS, TRUST) if _is_there(os.path.join(place, name))}
+        except OSError as error:
+            text = f"{place} cannot be looked at: {error.strerror}"
+            raise Unavailable(text, remedy="give the folder of the store", kind="unreadable", path=place) from error
+        if len(names) > 1 or (names == {OBJECTS} and _names(os.path.join(place, OBJECTS), 1)):
+            raise no_store(place)
+        above = os.path.dirname(place)
+        if above == place:
+            return None
+        place = above
+
+
+def _is_there(path: str) -> bool:
+    """Return whether anything has this path. Raise OSError where that cannot be seen."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _stores_below(top: str) -> list[str]:

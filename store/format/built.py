@@ -10,7 +10,7 @@ from __future__ import annotations
 from store.errors import Corrupt
 from store.format.cbor import INT_MAX, Fields, decode, encode
 from store.format.cose import OVERHEAD_LIMIT
-from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
+from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId, sized_object
 from store.format.manifest import TIME_MAX
 from store.values import dataclass
 
@@ -53,7 +53,9 @@ class Built:
         fields.integer("version", VERSION, VERSION)
         built = cls(
             key=BuildKey(fields.binary("key", DIGEST_SIZE)),
-            objects=tuple(map(_object, fields.array("objects", 1, MAX_OBJECTS))),
+            objects=tuple(
+                sized_object(item, "built.objects", MAX_SIZE) for item in fields.array("objects", 1, MAX_OBJECTS)
+            ),
             epoch=fields.integer("epoch", 1, INT_MAX),
             issued_at=fields.integer("issued_at", 0, TIME_MAX),
         )
@@ -61,10 +63,3 @@ class Built:
         if len({id_ for id_, _ in built.objects}) < len(built.objects):
             raise Corrupt("built.objects has an object twice", kind="bad-field", field="built.objects")
         return built
-
-
-def _object(item: object) -> tuple[ObjectId, int]:
-    match item:
-        case [bytes(raw), int(size)] if len(raw) == DIGEST_SIZE and 0 <= size <= MAX_SIZE:
-            return ObjectId(raw), size
-    raise Corrupt("built.objects is not of [object id, size]", kind="bad-field", field="built.objects")

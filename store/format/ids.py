@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from store.errors import Invalid
+from store.errors import Corrupt, Invalid
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -89,3 +89,12 @@ def deriving(context: str) -> Callable[[bytes], bytes]:
         return digest()
 
     return derive_next
+
+
+def sized_object(item: object, field: str, most: int) -> tuple[ObjectId, int]:
+    """Return the (object id, size) of a decoded [object id, size], of at most so many bytes. Raises Corrupt (kind
+    bad-field) for anything else; `field` says where it stands."""
+    match item:
+        case [bytes(raw), int(size)] if len(raw) == DIGEST_SIZE and 0 <= size <= most:
+            return ObjectId(raw), size
+    raise Corrupt(f"{field} is not [object id, size]", kind="bad-field", field=field)

@@ -17,7 +17,7 @@ from store.errors import Corrupt
 from store.format.cbor import INT_MAX, Fields, Value, ascending, decode, encode
 from store.format.entries import SEGMENT, TOKEN
 from store.format.host import objection
-from store.format.ids import BUILD_KEY_CONTEXT, DIGEST_SIZE, BuildKey, ObjectId, derive
+from store.format.ids import BUILD_KEY_CONTEXT, DIGEST_SIZE, BuildKey, ObjectId, derive, sized_object
 from store.format.manifest import PPM
 from store.values import dataclass
 
@@ -154,7 +154,9 @@ class Order:
             probes=tuple(map(_probe, fields.array("probes", 0, MAX_PROBES))),
             rows=_file(fields.array("rows", 3, 3), "rows") if "rows" in fields else None,
             reference=_file(fields.array("reference", 3, 3), "reference") if "reference" in fields else None,
-            engine=tuple(map(_part, fields.array("engine", 2, 3))) if "engine" in fields else (),
+            engine=tuple(sized_object(item, "order.engine", INT_MAX) for item in fields.array("engine", 2, 3))
+            if "engine" in fields
+            else (),
         )
         fields.end()
         ascending([name for name, _ in order.steps], "order.steps")
@@ -203,13 +205,6 @@ def _file(item: object, field: str) -> OrderFile:
         ):
             return OrderFile(name, ObjectId(raw), size)
     raise _bad(field, "is not of [name, object id, size]")
-
-
-def _part(item: object) -> tuple[ObjectId, int]:
-    match item:
-        case [bytes(raw), int(size)] if len(raw) == DIGEST_SIZE and 0 <= size <= INT_MAX:
-            return ObjectId(raw), size
-    raise _bad("engine", "is not of [object id, size]")
 
 
 def _step(item: object) -> tuple[str, bytes]:

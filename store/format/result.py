@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from store.errors import Corrupt
 from store.format.cbor import INT_MAX, Fields, ascending, decode, encode
 from store.format.host import NEED, objection
-from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId
+from store.format.ids import DIGEST_SIZE, BuildKey, ObjectId, sized_object
 from store.format.manifest import FIGURE, MAX_QUERIES, PPM, TIME_MAX
 from store.values import dataclass
 
@@ -87,8 +87,8 @@ class Result:
             key=BuildKey(fields.binary("key", DIGEST_SIZE)),
             host=fields.text("host", NEED),
             need=fields.text("need", NEED),
-            card=_object(fields.array("card", 2, 2), "card"),
-            engine=tuple(_object(item, "engine") for item in fields.array("engine", 1, 2)),
+            card=sized_object(fields.array("card", 2, 2), "result.card", INT_MAX),
+            engine=tuple(sized_object(item, "result.engine", INT_MAX) for item in fields.array("engine", 1, 2)),
             figures=tuple(map(_figure, fields.array("figures", 0, MAX_FIGURES))),
             issued_at=fields.integer("issued_at", 0, TIME_MAX),
         )
@@ -98,13 +98,6 @@ class Result:
             if wrong:
                 raise Corrupt(f"result.{field}: {wrong}", kind="bad-field", field=f"result.{field}")
         return result
-
-
-def _object(item: object, field: str) -> tuple[ObjectId, int]:
-    match item:
-        case [bytes(raw), int(size)] if len(raw) == DIGEST_SIZE and 0 <= size <= INT_MAX:
-            return ObjectId(raw), size
-    raise Corrupt(f"result.{field} is not [object id, size]", kind="bad-field", field=f"result.{field}")
 
 
 def _figure(item: object) -> ResultFigure:

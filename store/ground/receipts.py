@@ -225,7 +225,7 @@ def read_fleet(data: bytes) -> dict[bytes, str]:
         if match is None or not AIRCRAFT_ID.fullmatch(match[2]):
             raise Invalid(
                 f"line {number} is not a kid of 64 hex digits and an id: {text[:80]!r}",
-                remedy="give the line that `flightbag aircraft show STATE` prints, or `flightbag keys show` and a name",
+                remedy="give the line of `flightbag aircraft show`, or a kid of `flightbag keys show` and a name",
             )
         if fleet.setdefault(bytes.fromhex(match[1]), match[2]) != match[2]:
             text = f"line {number} gives the key {match[1][:16]} a second id, {match[2]}"

@@ -35,6 +35,7 @@ from tests.support.field import LEFT, RIGHT, Desk
 from tests.support.traps import write_endless, write_huge
 
 DRILL = "FLIGHTBAG_DRILL" in os.environ
+pytestmark = pytest.mark.confined
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
 # The time that a program may take to end when it is asked to, on a busy machine: far below the hour of a trap.
 PROMPT_S = 60
@@ -165,7 +166,7 @@ def test_a_source_that_hangs_is_bounded_and_named(
 @LINUX
 def test_a_model_that_does_not_end_on_calibration_tiles_is_bounded(desk: Desk) -> None:
     write_endless(desk.folder / "embedder.onnx", only_on_tiles=True)
-    mission = small(desk, more="[compile]\ntimeout_s = 8\n")
+    mission = small(desk, more="[compile]\ntimeout_s = 5\n")
     assert 'precision = "fp32"' in mission.read_text()
     mission.write_text(mission.read_text().replace('precision = "fp32"', 'precision = "int8"'))
     for words in (("build",), ("engines", "build")):

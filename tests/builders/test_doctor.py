@@ -166,6 +166,10 @@ def test_little_room_and_a_folder_of_somebody_else_are_problems(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     assert doctor._free("cache", tmp_path / "not/yet", "").state == "ok"
+    # What nobody may look at, or no file system takes, is not there: the folder above it is looked at.
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("loop/cache", "x" * 5000):
+        assert doctor._free("cache", tmp_path / name, "").state == "ok"
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _path: usage(10**9, 10**9, 10**6))
     assert doctor._free("cache", tmp_path, "name another").remedy == "free some space there, or name another"
     monkeypatch.setattr(doctor.os, "access", lambda *_args: False)

@@ -49,6 +49,11 @@ def test_the_mission_is_named_after_its_file(tmp_path: Path, name: str, id_: str
     assert f'\nid = "{id_}" ' in write(tmp_path, name)
 
 
+def test_what_only_the_planner_knows_is_marked(tmp_path: Path) -> None:
+    marked = {line.split(" = ")[0] for line in write(tmp_path).splitlines() if line.endswith("CORRECT IT")}
+    assert marked == {"aircraft", "lat", "lon", "alt_m", "captured", "scale"}
+
+
 def test_the_imagery_is_dated_by_its_file_and_never_in_the_future(tmp_path: Path) -> None:
     for at, date in ((1_531_699_200, "2018-07-16"), (4_000_000_000, "2026-11-30"), (-86400, "1969-12-31")):
         (tmp_path / "a.mbtiles").touch()

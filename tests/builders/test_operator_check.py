@@ -71,6 +71,7 @@ def test_the_repeated_tiles_are_counted_again(desk: Desk) -> None:
         assert list(check(repository.evidence, opened)) == []
 
 
+@pytest.mark.confined
 def test_the_order_of_rows_can_be_named_on_the_command_line(built: Desk) -> None:
     """The same imagery with its rows from the north: its bounds contradict its format, and the prefix decides."""
     terrain = built.folder / "terrain.mbtiles"
@@ -122,8 +123,9 @@ def steps(
         return [(one.step, one.kind, one.message) for one in found]
 
 
-def test_tiles_that_cannot_be_read_are_no_go(built: Desk) -> None:
+def test_tiles_that_cannot_be_read_are_no_go(built: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another program holds the file: nobody knows what its tiles are."""
+    monkeypatch.setattr("builders.imagery.sqlite.BUSY_SECONDS", 0.2)
     tiles = built.folder / "terrain.mbtiles"
     assert built.verify(None, "--tiles", tiles).status == 0
     # Closing the file in the process that holds it would give the lock up.

@@ -11,7 +11,6 @@ from tests.support import drawings
 from tests.support.commands import flightbag
 from tests.support.drawings import HOME, ROUTE
 from tests.support.field import TAKEOFF, Desk
-from tests.support.here import confine_here
 
 ORIGIN = f"{{ lat = {TAKEOFF[0]}, lon = {TAKEOFF[1]}, alt_m = 480.0 }}"
 
@@ -49,8 +48,7 @@ def test_a_plan_drives_a_mission_to_go(desk: Desk) -> None:
     assert (again["outcome"], again["notes"]) == ("unchanged", [note])
 
 
-def test_a_plan_that_a_library_writes_drives_a_mission_to_go(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    confine_here(monkeypatch)
+def test_a_plan_that_a_library_writes_drives_a_mission_to_go(desk: Desk) -> None:
     writer: Any = pytest.importorskip(
         "drone_flightplan.output.qgroundcontrol", reason="the library that writes the file is not installed"
     )
@@ -70,8 +68,7 @@ def test_a_plan_that_a_library_writes_drives_a_mission_to_go(desk: Desk, monkeyp
     assert "47.02, -99.16, 480 m" in go(desk, "route")
 
 
-def test_a_kml_that_a_library_writes_drives_a_mission_to_go(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    confine_here(monkeypatch)
+def test_a_kml_that_a_library_writes_drives_a_mission_to_go(desk: Desk) -> None:
     simplekml: Any = pytest.importorskip("simplekml", reason="the library that writes the file is not installed")
     document = simplekml.Kml()
     ring = [(lon, lat) for lat, lon in drawings.RING]
@@ -84,8 +81,7 @@ def test_a_kml_that_a_library_writes_drives_a_mission_to_go(desk: Desk, monkeypa
     assert "47.02, -99.16, 480 m" in go(desk, "ridge")
 
 
-def test_a_takeoff_outside_the_map_is_signed_and_printed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    confine_here(monkeypatch)
+def test_a_takeoff_outside_the_map_is_signed_and_printed(desk: Desk) -> None:
     drawings.written(desk.folder / "ridge.plan", drawings.plan(polygons=[drawings.fence()], home=[47.034, -99.16, 480]))
     given = ('plan = "ridge.plan"', '{ plan = "ridge.plan" }')
     refused = desk.build(mission(desk, "ridge", *given))

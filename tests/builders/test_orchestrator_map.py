@@ -30,7 +30,6 @@ from store.ground.repository import Repository
 from tests.support.commands import Ran, flightbag
 from tests.support.field import LEFT, RIGHT, Desk
 from tests.support.frames import frame_over, metres_of_tile
-from tests.support.here import confine_here
 
 QUALITY = "[quality]\nrecall_at_1 = 0.5\nrecall_at_5 = 0.6\n"
 # Enough views to measure a recall.
@@ -90,7 +89,6 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return real(self, each(), *args, **kwargs)
 
-    confine_here(monkeypatch)
     monkeypatch.setattr(Embedder, "embed", counting)
     return counts
 
@@ -105,7 +103,6 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
         seen.append(cell)
         return real(self, cell, zoom)
 
-    confine_here(monkeypatch)
     monkeypatch.setattr(TileSources, "cell", counting)
     return seen
 

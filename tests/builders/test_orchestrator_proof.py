@@ -144,7 +144,7 @@ def test_a_proof_is_of_the_machine_that_runs_the_engine(built: Desk, monkeypatch
         patch.setattr(EngineTask, "elsewhere", "it needs an accelerator")
         built.built(aboard(built))
     state = built.folder / "aircraft"
-    enrolled = ("aircraft", "enrol", state, "--id", "uav-07", "--trust", built.root, "--host")
+    enrolled = ("aircraft", "enrol", "--state", state, "--id", "uav-07", "--trust", built.root, "--host")
     assert flightbag(*enrolled, ABOARD_HOST).status == 0
     ran = flightbag("probe", built.store, "left", "--state", state)
     assert ran.status == 1
@@ -225,11 +225,10 @@ def kinds(desk: Desk, store: Path, *more: object) -> list[str]:
     return [finding["kind"] for finding in ran.json["findings"]]
 
 
-def test_the_whole_way(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_way(desk: Desk) -> None:
     """A planner without the aircraft's computer: refused, then published; NO-GO until the probe has held aboard."""
     if why := runtimes.environment(VERSION)[1]:
         pytest.skip(why)
-    confine_here(monkeypatch)
     desk.built(edit(desk.write_mission("here", flight="here"), FAST))
     mission = edit(desk.write_mission("left", host=ABOARD_HOST), FAST)
 
@@ -264,7 +263,7 @@ def test_the_whole_way(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert flightbag("sync", desk.store, stick).status == 0
     assert "1 unproven" in flightbag("fsck", stick, "--full", "--mission", "left").out
     state = desk.folder / "aircraft"
-    enrolled = ("aircraft", "enrol", state, "--id", "uav-07", "--trust", desk.root, "--host")
+    enrolled = ("aircraft", "enrol", "--state", state, "--id", "uav-07", "--trust", desk.root, "--host")
     assert flightbag(*enrolled, ABOARD_HOST).status == 0
     assert kinds(desk, stick, "--trust", desk.root) == ["unproven"]
     assert kinds(desk, stick, "--state", state) == ["unproven"]
@@ -282,8 +281,8 @@ def test_the_whole_way(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_state(state).state.missions == {}, "a probe accepts nothing"
     assert kinds(desk, stick, "--state", state) == []
     assert kinds(desk, stick, "--trust", desk.root) == ["unproven"]
-    (proof,) = flightbag("aircraft", "show", state, "--json").json["proofs"]
-    assert f"proven      {proof}" in flightbag("aircraft", "show", state).out
+    (proof,) = flightbag("aircraft", "show", "--state", state, "--json").json["proofs"]
+    assert f"proven      {proof}" in flightbag("aircraft", "show", "--state", state).out
 
     # Another class is another machine.
     other = f"{HERE.partition('+')[0]}+ort-1.23.0"

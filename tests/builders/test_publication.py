@@ -20,7 +20,6 @@ from store.ground.repository import Repository
 from store.trust.keys import PrivateKey
 from tests.support.commands import flightbag
 from tests.support.field import Desk
-from tests.support.here import confine_here
 from tests.support.missions import FACTS, ISSUE, MEASURED, NOW, PROBED, ROOT, UNPROVEN, flight
 from tests.support.missions_toml import mission_toml
 
@@ -137,10 +136,9 @@ HOUR = 3600
     ],
 )
 def test_a_draft_that_loses_its_signatures_says_why(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int, change: str, why: str
+    desk: Desk, tmp_path: Path, hours: int, change: str, why: str
 ) -> None:
     """The second pilot builds later than the first, who has signed."""
-    confine_here(monkeypatch)
     store = tmp_path / "two"
     assert flightbag("init", store).status == 0
     assert flightbag("keys", "new", tmp_path / "second.key", "--no-passphrase").status == 0

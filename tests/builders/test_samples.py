@@ -25,6 +25,7 @@ from tests.support.field import WORLD, ZOOMS, Desk
 PIXELS = b64encode(bytes(3 * SAMPLE_SIDE**2)).decode()
 
 
+@pytest.mark.confined
 def test_samples_and_views_are_the_imagery_of_the_build(built: Desk) -> None:
     source = SourcePath.parse(str(built.folder / "terrain.mbtiles"))
     with Repository.open(built.store) as repository:

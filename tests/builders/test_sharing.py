@@ -44,11 +44,6 @@ INDEXES = "".join(
 )
 
 
-@pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch) -> None:
-    confine_here(monkeypatch)
-
-
 def trusting(desk: Desk, *keys: str) -> None:
     """Let the desk's trust root name keys of the role builder: new ones."""
     for name in keys:

@@ -185,12 +185,12 @@ outside = true
     run("sync", "ground", "stick")
     shutil.copytree("stick", "earlier", symlinks=True)
 
-    run("aircraft", "enrol", "state", "--id", AIRCRAFT, "--host", HOST, "--trust", "pinned.root.cbor")
-    line = re.search(rf"[0-9a-f]{{64}} {AIRCRAFT}\n", run("aircraft", "show", "state").out)
+    run("aircraft", "enrol", "--state", "state", "--id", AIRCRAFT, "--host", HOST, "--trust", "pinned.root.cbor")
+    line = re.search(rf"[0-9a-f]{{64}} {AIRCRAFT}\n", run("aircraft", "show", "--state", "state").out)
     assert line is not None
     Path("fleet.keys").write_text(line[0])
     run(*verify)
-    run("aircraft", "consume", "state", "2026-12-01-01", "--store", "stick")
+    run("aircraft", "consume", "2026-12-01-01", "--state", "state", "--store", "stick")
     desk = ("--trust", "pinned.root.cbor", "--receipt-key", "ben.key")
     run("verify", "stick", "valley", *desk)
 
@@ -232,7 +232,7 @@ outside = true
     run("verify", "stick", "ridge", *verify[2:])
     run("sync", "stick", "ground")
 
-    run("prove", "ground", "ridge", "files/calibration/camera.yaml", "--out", "camera.proof")
+    run("prove", "ground", "ridge", "files/calibration/camera.yaml", "-o", "camera.proof")
     run("checkout", "ground", "ridge", "checkout", "--trust", "pinned.root.cbor")
     run("pin", "ground", "last-good", "ridge")
     run("trust", "add-key", "ground", "later.draft", "mission", "relief.key.pub")

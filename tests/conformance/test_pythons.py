@@ -53,14 +53,27 @@ def test_a_mission_is_carried_checked_and_flown(python: Path, built: Desk, tmp_p
     assert re.fullmatch(r"cpu-\S+\+ort-[0-9.]+", host)
     ran(python, "flightbag", "sync", built.store, stick)
     assert "clean" in ran(python, "store-fsck", stick, "--full")
-    ran(python, "flightbag", "aircraft", "enrol", state, "--id", "uav-07", "--host", host, "--trust", built.root)
+    ran(
+        python,
+        "flightbag",
+        "aircraft",
+        "enrol",
+        "--state",
+        state,
+        "--id",
+        "uav-07",
+        "--host",
+        host,
+        "--trust",
+        built.root,
+    )
     flight = "2026-11-23-01"
-    assert ran(python, "flightbag", "verify", stick, "--state", state, "--flight", flight).startswith("GO  left")
+    assert "\nGO  left" in ran(python, "flightbag", "verify", stick, "--state", state, "--flight", flight)
     assert "embedder" in ran(python, "flightbag", "probe", stick, "left", "--state", state)
     assert "onnxruntime" in ran(python, "flightbag", "engines", "show", stick, "left")
-    ran(python, "flightbag", "aircraft", "consume", state, flight)
+    ran(python, "flightbag", "aircraft", "consume", flight, "--state", state)
     refused = ran(python, "flightbag", "verify", stick, "--state", state, "--flight", flight, status=1)
-    assert refused.startswith("NO-GO")
+    assert "\nNO-GO  " in refused
 
     probe = json.loads(ran(python, "-m", "tests.support.runtime_probe", stick, built.root, "left", "embedder"))
     assert (probe["go"], probe["holds"], probe["matches"]) == (True, True, 1)

@@ -131,7 +131,7 @@ def test_the_engine_still_equals_the_map(drawer: Drawer) -> None:
 
 def test_the_aircraft_remembers(drawer: Drawer) -> None:
     """Without a clock that it trusts, it knows that the time of issue has passed, and no more."""
-    shown = flightbag("aircraft", "show", drawer / "state", "--json").json
+    shown = flightbag("aircraft", "show", "--state", drawer / "state", "--json").json
     assert shown["id"] == drawer.facts["aircraft"]
     assert shown["consumed"] == ["2026-12-01-01"]
     ran = flightbag("verify", drawer / "stick", "ridge", "--state", drawer / "state", "--flight", "2026-12-02-01")
@@ -162,10 +162,10 @@ def test_the_bags_are_unpacked(drawer: Drawer, *, forwards: bool) -> None:
     parts = sorted((drawer / "bags").iterdir(), reverse=not forwards)
     assert any(name.startswith("deltas/") for part in parts for name in members(part))
     *first, last = parts
-    ran = flightbag("unpack", *first, drawer / "earlier")
+    ran = flightbag("unpack", drawer / "earlier", *first)
     assert ran.status == 1, ran.out + ran.err
     assert flight(drawer.check("earlier", now=drawer.at)) == "2026-12-01-01"
-    ran = flightbag("unpack", last, drawer / "earlier")
+    ran = flightbag("unpack", drawer / "earlier", last)
     assert ran.status == 0, ran.out + ran.err
     assert flight(drawer.check("earlier", now=drawer.at)) == "2026-12-02-01"
 
@@ -180,7 +180,7 @@ def test_it_is_synced_and_packed_again(drawer: Drawer) -> None:
         assert carried, pattern
     ran = flightbag("pack", drawer / "ground", "ridge", "-o", drawer / "again.tar")
     assert ran.status == 0, ran.err
-    assert flightbag("unpack", drawer / "again.tar", drawer / "third").status == 0
+    assert flightbag("unpack", drawer / "third", drawer / "again.tar").status == 0
     assert drawer.check("third", now=drawer.at).go
 
 
@@ -188,7 +188,7 @@ def test_proof_checkout_and_history(drawer: Drawer) -> None:
     proof = ("check-proof", drawer / "camera.proof", drawer / "camera.yaml", "--trust", drawer.pinned)
     assert flightbag(*proof).status == 0
     independent.prove((drawer / "camera.proof").read_bytes(), drawer.pinned.read_bytes())
-    assert flightbag("checkout", drawer / "checkout", "--check", "--trust", drawer.pinned).status == 0
+    assert flightbag("checkout", "--check", drawer / "checkout", "--trust", drawer.pinned).status == 0
     for args in (("log",), ("stats",), ("pin",), ("gc", "--dry-run"), ("release", "show"), ("trust", "show")):
         *words, last = args
         command = [*args, drawer / "ground"] if not last.startswith("--") else [*words, drawer / "ground", last]

@@ -183,7 +183,7 @@ def a_signed_mission_for_no_class(folder: Path) -> str:
 def _enrolled(folder: Path, host: str) -> str:
     desk = make_desk(folder)
     ran = flightbag(
-        "aircraft", "enrol", folder / "state", "--id", "uav-07", "--host", host, "--trust", desk.root
+        "aircraft", "enrol", "--state", folder / "state", "--id", "uav-07", "--host", host, "--trust", desk.root
     )  # fmt: skip
     return "refused" if ran.status else "enrolled"
 

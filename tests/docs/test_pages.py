@@ -139,7 +139,9 @@ def test_aircraft(desk: Path) -> None:
 def test_time(desk: Path) -> None:
     """The drill is lived by tests/tools/test_takeoff_time.py, with a clock that is ahead."""
     root = ("--trust", desk / "pinned.root.cbor")
-    assert flightbag("aircraft", "enrol", desk / "state", "--id", "uav-07", "--host", HOST, *root).status == 0
+    assert (
+        flightbag("aircraft", "enrol", "--state", desk / "state", "--id", "uav-07", "--host", HOST, *root).status == 0
+    )
     read("time.md", desk, **{"2026-11-23T06:00:00Z": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"})
 
 
@@ -242,7 +244,9 @@ def test_ssh(desk: Path, here: pytest.MonkeyPatch) -> None:
 
 def test_onboard(desk: Path) -> None:
     root = ("--trust", "pinned.root.cbor")
-    assert flightbag("aircraft", "enrol", desk / "state", "--id", "uav-07", "--host", HOST, *root).status == 0
+    assert (
+        flightbag("aircraft", "enrol", "--state", desk / "state", "--id", "uav-07", "--host", HOST, *root).status == 0
+    )
     frame = np.asarray(Image.open("frame.jpg").resize((640, 640)))
     named = {"north-ridge": "ridge", "place-embedder": "embedder", "zoom=17": "zoom=16", "/etc/flightbag/": ""}
     folders = {"/data/store": str(desk / "stick"), "/var/cache/flightbag": str(desk / "cache")}
@@ -406,7 +410,7 @@ def test_readme_shows_what_the_demo_prints(tmp_path: Path) -> None:
     ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=True)
 
     def shapes(text: str) -> list[str]:
-        varying = r"objects/\S+|\b[0-9A-Z]{5}-[0-9A-Z]{5}\b|\b[0-9.]+ kB"
+        varying = r"objects/\S+|(?<=  store )\S+(?=/\.demo/)|\b[0-9A-Z]{5}-[0-9A-Z]{5}\b|\b[0-9.]+ kB"
         return [re.sub(varying, "…", line) for line in text.splitlines() if line]
 
     [shown] = [block for block in blocks(README) if block.text.startswith("$ flightbag verify")]

@@ -21,12 +21,12 @@ from tests.support.stores import REPOSITORY_ROOT, file_of, flip, publish
 
 NAMES = list(SCENARIOS)
 # Of these, which take many steps, a smaller sample.
-LONG = {name: 8 for name in NAMES if name.startswith("unpack")}
+LONG = {name: 8 if name.startswith("unpack") else 3 for name in NAMES if name.startswith(("unpack", "repair"))}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_crash_state_loses_anything(name: str) -> None:
-    parts = 16 * LONG.get(name, 1)
+    parts = 31 * LONG.get(name, 1)
     tally = crash_states(name, seed=1, part=NAMES.index(name) % parts, parts=parts, subsets=3)
     assert tally.losses == []
     assert tally.states > 0
@@ -47,8 +47,8 @@ def test_no_crash_state_around_one_syncfs_loses_anything(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", NAMES)
 def test_no_failing_call_loses_anything(name: str) -> None:
     number, few = NAMES.index(name), LONG.get(name, 1)
-    wrote = faults(name, ERRORS[number % len(ERRORS)], part=number % 11, parts=11 * few)
-    read = faults(name, READ_ERRORS[number % len(READ_ERRORS)], reading=True, part=number % 29, parts=29 * few)
+    wrote = faults(name, ERRORS[number % len(ERRORS)], part=number % 11, parts=23 * few)
+    read = faults(name, READ_ERRORS[number % len(READ_ERRORS)], reading=True, part=number % 29, parts=61 * few)
     assert wrote.losses + read.losses == []
     assert wrote.faults + read.faults > 0
 

@@ -242,8 +242,8 @@ def test_no_command_opens_a_device_or_a_fifo_in_a_state(
     with opens_of(path) as opens:
         for command in (
             ("verify", store, NORTH.id, "--state", state),
-            ("aircraft", "show", state),
-            ("aircraft", "consume", state, NORTH.manifest.mission.flight),
+            ("aircraft", "show", "--state", state),
+            ("aircraft", "consume", NORTH.manifest.mission.flight, "--state", state),
         ):
             ran = flightbag(*command)
             assert "Traceback" not in ran.err, ran.err

@@ -85,7 +85,7 @@ def main() -> None:
     print("\nthe trust root is handed to the aircraft, apart from the store")
     host = f"cpu-{platform.machine()}"
     pinned = ("--trust", "aircraft/pinned.root.cbor")
-    flightbag("aircraft", "enrol", "aircraft/state", "--id", "uav-07", "--host", host, *pinned)
+    flightbag("aircraft", "enrol", "--state", "aircraft/state", "--id", "uav-07", "--host", host, *pinned)
 
     flightbag("plan", "ridge.toml", "--store", "ground")
     ridge = build("ridge")

@@ -226,6 +226,7 @@ FIELDS: dict[str, tuple[Field, ...]] = {
             zooms (rows: zoom tiles missing) Tiles of the area, by zoom.
             missing (object) Counts of missing tiles, by reason.
             cells (rows: set zoom cell rows shared) Cells of the map, and the missions that share them.
+            not_compared (integer) Other missions that do not verify, or too many to look for cells that they share.
             {_PLACES}
         """,
         "report": """
@@ -241,6 +242,10 @@ FIELDS: dict[str, tuple[Field, ...]] = {
             dry_run (true or false) Whether nothing was written.
             destinations (rows: target error? copied? bytes? present? missions? unchanged? as_seen? newer_at_target?
              refused? trust_roots? files? removed? not_removed? verified?) Each destination.
+        """,
+        "help": """
+            topic (text) What was asked for, "" for the list of topics.
+            text (text) What is explained, in lines for a terminal.
         """,
         "remote add": """
             name (text) The name.
@@ -288,6 +293,7 @@ FIELDS: dict[str, tuple[Field, ...]] = {
         "withdraw": _WITHDRAWAL,
         "release withdraw": _WITHDRAWAL,
         "verify": """
+            store (text) The absolute path of the store; a bucket or another machine as it is.
             missions (rows: mission go could_not_look objects bytes not_judged judged_at from_medium signers?
              imagery_age_days? facts? valid_from? expires_at? hosts? coverage? manifest? code? trust_root_version?) The
              verdict on each mission: `go`, or the findings that name it. What only a signed mission has is absent else.

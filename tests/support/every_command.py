@@ -73,10 +73,10 @@ def equip(desk: Desk) -> None:
     sign_root(folder / "signed.draft")
     done("release", "new", desk.store, folder / "winter.release", "--name", "winter", "--mission", "left")
     done("init", folder / "empty")
-    done("prove", desk.store, "left", CAMERA, "--out", folder / "camera.proof")
+    done("prove", desk.store, "left", CAMERA, "-o", folder / "camera.proof")
     shutil.copy(folder / "camera.yaml", folder / "carried.yaml")
     host = f"cpu-{platform.machine()}"
-    done("aircraft", "enrol", folder / "state", "--id", "uav-07", "--host", host, "--trust", desk.root)
+    done("aircraft", "enrol", "--state", folder / "state", "--id", "uav-07", "--host", host, "--trust", desk.root)
     done("verify", desk.store, "left", "--state", folder / "state")
     done("pin", desk.store, "kept", "left")
     done("pack", desk.store, "left", "-o", folder / "left.tar")
@@ -138,7 +138,7 @@ USES: dict[str, Use] = {
     "sync": Use(lambda desk: ("sync", desk.store, desk.folder / "aircraft"), makes="aircraft/missions/left"),
     "pack": Use(lambda desk: ("pack", desk.store, "left", "-o", desk.folder / "bag.tar"), makes="bag.tar"),
     "unpack": Use(
-        lambda desk: ("unpack", desk.folder / "left.tar", desk.folder / "aircraft"), makes="aircraft/missions/left"
+        lambda desk: ("unpack", desk.folder / "aircraft", desk.folder / "left.tar"), makes="aircraft/missions/left"
     ),
     "fsck": Use(lambda desk: ("fsck", desk.store, "--full")),
     STORE_FSCK: Use(lambda desk: (desk.store,)),
@@ -161,7 +161,7 @@ USES: dict[str, Use] = {
     "remote remove": Use(_remove_remote),
     "verify": _of_mission("verify"),
     "prove": Use(
-        lambda desk: ("prove", desk.store, "left", CAMERA, "--out", desk.folder / "new.proof"), makes="new.proof"
+        lambda desk: ("prove", desk.store, "left", CAMERA, "-o", desk.folder / "new.proof"), makes="new.proof"
     ),
     "check-proof": Use(
         lambda desk: (
@@ -245,16 +245,16 @@ USES: dict[str, Use] = {
     "receipts": Use(lambda desk: ("receipts", desk.store)),
     "aircraft enrol": Use(
         lambda desk: (
-            *("aircraft", "enrol", desk.folder / "new-state", "--id", "uav-08", "--host", "cpu"),
+            *("aircraft", "enrol", "--state", desk.folder / "new-state", "--id", "uav-08", "--host", "cpu"),
             *("--trust", desk.root),
         ),
         makes="new-state",
     ),
-    "aircraft consume": Use(lambda desk: ("aircraft", "consume", desk.folder / "state", "2026-11-23-01")),
+    "aircraft consume": Use(lambda desk: ("aircraft", "consume", "2026-11-23-01", "--state", desk.folder / "state")),
     "aircraft lower-floor": Use(
-        lambda desk: ("aircraft", "lower-floor", desk.folder / "state", str(int(time.time())), "--yes")
+        lambda desk: ("aircraft", "lower-floor", str(int(time.time())), "--state", desk.folder / "state", "--yes")
     ),
-    "aircraft show": Use(lambda desk: ("aircraft", "show", desk.folder / "state")),
+    "aircraft show": Use(lambda desk: ("aircraft", "show", "--state", desk.folder / "state")),
     "engines build": Use(lambda desk: ("engines", "build", desk.folder / "left.toml", "--store", desk.store)),
     "engines order": Use(lambda desk: ("engines", "order", desk.folder / "left.toml", "--store", desk.store)),
     "engines fulfil": Use(lambda desk: ("engines", "fulfil", desk.store)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -47,11 +48,15 @@ def run_here(
 
     tasks = confined.TASKS if module == "builders.confined" else {"command": confined_command}
     messages = confined.Messages(send, lambda: None)
+    bounds = resource.getrlimit(resource.RLIMIT_DATA)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         more = {"task": task, "about": about, "supply": "" if supply is None else name}
         request = json.loads(json.dumps({**request, **more}))
-        result: dict[str, Any] = json.loads(json.dumps(confined.result_of(request, messages, tasks)))
+        try:
+            result: dict[str, Any] = json.loads(json.dumps(confined.result_of(request, messages, tasks)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, bounds)
     if "failure" in result:
         raise error_from_json(result["failure"])
     assert "unexpected" not in result, result["unexpected"]

@@ -1,7 +1,7 @@
-"""The reference pages, made from the program: docs/commands.md from its commands and its exit statuses,
+"""What is made from the program: docs/commands.md and the manual pages from its commands and its exit statuses,
 docs/mission-file.md from the schema, docs/json.md from the fields that the tests hold every JSON document to.
 
-python -m tests.support.reference    writes both again
+python -m tests.support.reference    writes all of it again
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from builders.mission.schema import MissionFile
 from tests.support.documents import FIELDS, MORE, Field
 from tests.support.every_command import STORE_FSCK
 from tests.support.every_command import commands as every_one
+from tests.support.man import manual
 from tests.support.release import REPOSITORY
 from tools import fsck, status
 from tools.start import app
@@ -71,7 +72,8 @@ def _value(one: Field) -> str:
 
 def _help(name: str, command: click.Command) -> tuple[str, str]:
     """The first sentence of the help of a command, and all of it as the program prints it."""
-    context = click.Context(command, info_name=f"flightbag {name}", terminal_width=80, max_content_width=80)
+    settings: dict[str, Any] = dict(command.context_settings)
+    context = click.Context(command, info_name=f"flightbag {name}", terminal_width=80, max_content_width=80, **settings)
     first = re.split(r"(?<=\.)\s", " ".join(inspect.cleandoc(command.help or "").split()), maxsplit=1)[0]
     return first, command.get_help(context)
 
@@ -137,6 +139,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+MAN = REPOSITORY / "man"
 PAGES = {
     Path("docs/commands.md"): commands,
     Path("docs/json.md"): documents,
@@ -153,6 +156,11 @@ def page(path: Path) -> str:
 def main() -> None:
     for path in PAGES:
         (REPOSITORY / path).write_text(page(path))
+    MAN.mkdir(exist_ok=True)
+    for stale in MAN.glob("*.1"):
+        stale.unlink()
+    for name, text in manual().items():
+        (MAN / name).write_text(text)
 
 
 if __name__ == "__main__":

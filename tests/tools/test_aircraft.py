@@ -24,12 +24,12 @@ def folder(tmp_path: Path) -> Path:
 
 def enrol(folder: Path, *more: str, id_: str = "uav-07") -> tuple[int, str, str]:
     words = ("--id", id_, "--host", "cpu-x86_64-avx2", "--trust", folder / "pinned.root.cbor")
-    ran = flightbag("aircraft", "enrol", folder / "state", *words, *more)
+    ran = flightbag("aircraft", "enrol", "--state", folder / "state", *words, *more)
     return ran.status, ran.out, ran.err
 
 
 def test_a_mistyped_flight_is_refused_with_the_nearest(folder: Path) -> None:
-    ran = flightbag("aircraft", "consume", folder / "state", "2026-11-23-10")
+    ran = flightbag("aircraft", "consume", "2026-11-23-10", "--state", folder / "state")
     assert ran.status == 1
     assert "uav-07 has had no GO for the flight 2026-11-23-10" in ran.err
     assert f"nearest first: {FACTS.flight}" in ran.err
@@ -37,13 +37,13 @@ def test_a_mistyped_flight_is_refused_with_the_nearest(folder: Path) -> None:
 
 
 def test_a_flight_is_consumed_once(folder: Path) -> None:
-    shown = flightbag("aircraft", "show", folder / "state", "--json").json
+    shown = flightbag("aircraft", "show", "--state", folder / "state", "--json").json
     assert (shown["accepted"], shown["consumed"]) == ([FACTS.flight], [])
-    consume = ("aircraft", "consume", folder / "state", FACTS.flight)
+    consume = ("aircraft", "consume", FACTS.flight, "--state", folder / "state")
     assert flightbag(*consume).out == f"consumed {FACTS.flight}\n"
     assert flightbag(*consume).out == f"{FACTS.flight} was consumed before\n"
     assert flightbag(*consume, "--json").own == {"consumed": FACTS.flight, "before": True}
-    shown = flightbag("aircraft", "show", folder / "state", "--json").json
+    shown = flightbag("aircraft", "show", "--state", folder / "state", "--json").json
     assert (shown["accepted"], shown["consumed"]) == ([], [FACTS.flight])
 
 
@@ -53,13 +53,13 @@ def test_a_root_that_lies_in_a_store_is_no_pin(folder: Path) -> None:
     (folder / "link").symlink_to(store / "trust/1.root.cbor")
     for root in (store / "trust/1.root.cbor", folder / "link"):
         words = ("--id", "uav-08", "--host", "cpu-x86_64", "--trust", root)
-        ran = flightbag("aircraft", "enrol", folder / "new", *words)
+        ran = flightbag("aircraft", "enrol", "--state", folder / "new", *words)
         assert (ran.status, "lies inside" in ran.err) == (2, True), ran.err
         assert not (folder / "new").exists()
 
 
 def test_enrolled_again(folder: Path) -> None:
-    flightbag("aircraft", "consume", folder / "state", FACTS.flight)
+    flightbag("aircraft", "consume", FACTS.flight, "--state", folder / "state")
     assert enrol(folder)[0] == 1, "without --again"
     assert enrol(folder, "--again", id_="uav-08")[0] == 1
     status, out, err = enrol(folder, "--again")

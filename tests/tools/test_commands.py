@@ -119,7 +119,7 @@ Options:
   -k, --key FILE  A key.
   --pair A B      Two.
   --name NAME     A name.  [env var: TEST_NAME]
-  --help          Show this message and exit.
+  -h, --help      Show this message and exit.
 """
 
 
@@ -139,10 +139,10 @@ def test_arguments_that_may_be_left_out_stand_in_brackets() -> None:
         name: flightbag(*name.split(), "--help").out.split("\n\n")[0] for name in ("pack", "verify", "show", "ls")
     }
     assert usages == {
-        "pack": "Usage: flightbag pack [OPTIONS] STORE [MISSION]...",
+        "pack": "Usage: flightbag pack [OPTIONS] [STORE] [MISSION]...",
         "verify": "Usage: flightbag verify [OPTIONS] [STORE] [MISSION]",
         "show": "Usage: flightbag show [OPTIONS] [STORE] MISSION",
-        "ls": "Usage: flightbag ls [OPTIONS] STORE",
+        "ls": "Usage: flightbag ls [OPTIONS] [STORE]",
     }
 
 

@@ -21,7 +21,6 @@ from store.errors import Unavailable
 from store.format.host import is_host_class
 from tests.support.commands import Ran, flightbag, listing, program
 from tests.support.field import Desk
-from tests.support.here import confine_here
 
 TENSORRT = ('backend = "onnxruntime"', 'backend = "tensorrt"')
 RTX = ('backend = "onnxruntime"', 'backend = "tensorrt-rtx"')
@@ -125,7 +124,6 @@ class TestBuild:
     def test_time_that_is_over_could_not_be_told(
         self, desk: Desk, mission: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        confine_here(monkeypatch)
         # A second is the least that may be asked for, and may do: here it is less than a process takes to begin.
         monkeypatch.setattr("builders.compose.Limits", lambda memory, seconds: Limits(memory, seconds / 1000))
         edit(mission, ("[target]", "[compile]\ntimeout_s = 1\n\n[target]"))
@@ -328,10 +326,10 @@ class TestExplainKey:
 
     def test_nothing_differs(self, built: Desk) -> None:
         mission = built.folder / "left.toml"
-        ran = explain(mission, "--against", built.store, "left", "--json")
+        ran = explain(mission, "--against", "left", "--store", built.store, "--json")
         assert (ran.status, ran.json["differs"]) == (0, [])
         assert ran.json["against"] == ran.json["key"]
-        people = explain(mission, "--against", built.store, "left")
+        people = explain(mission, "--against", "left", "--store", built.store)
         assert people.status == 0
         assert people.out.splitlines()[-1].endswith("would be reused")
 
@@ -351,14 +349,14 @@ class TestExplainKey:
         else:
             edit(mission, ('precision = "fp32"', 'precision = "int8"'))
             expected = {"precision", "quantised"}
-        ran = explain(mission, "--against", built.store, "left", "--json")
+        ran = explain(mission, "--against", "left", "--store", built.store, "--json")
         assert ran.status == 1
         differs: list[dict[str, Any]] = ran.json["differs"]
         assert {one["field"] for one in differs if not one["field"].startswith("quantised.")} == expected
         assert any(one["field"].startswith("quantised.") for one in differs) == (what == "precision")
         assert all(one["new"] != one["old"] for one in differs)
         assert ran.json["against"] != ran.json["key"]
-        people = explain(mission, "--against", built.store, "left")
+        people = explain(mission, "--against", "left", "--store", built.store)
         assert people.status == 1
         told = [line.split()[1].rstrip(":") for line in people.out.splitlines() if line.startswith("differs: ")]
         assert told == [one["field"] for one in differs]
@@ -368,7 +366,7 @@ class TestExplainKey:
         mission = built.folder / "left.toml"
         write_backbone(built.folder / "embedder.onnx", seed=2)
         edit(mission, ("max = 32", "max = 33"), ('precision = "fp32"', 'precision = "fp32"\nsalt = "again"'))
-        ran = explain(mission, "--against", built.store, "left", "--json")
+        ran = explain(mission, "--against", "left", "--store", built.store, "--json")
         assert [one["field"] for one in ran.json["differs"]] == ["inputs", "model", "salt"]
         salt = ran.json["differs"][2]
         assert (salt["new"], salt["old"]) == ("again", "")
@@ -380,7 +378,7 @@ class TestExplainKey:
         mission = built.folder / "left.toml"
         (built.folder / "embedder.onnx").rename(built.folder / "other.onnx")
         edit(mission, ("embedder.onnx", "other.onnx"), ("alt_m = 480.0", "alt_m = 481.0"))
-        assert explain(mission, "--against", built.store, "left").status == 0
+        assert explain(mission, "--against", "left", "--store", built.store).status == 0
 
     def test_unknown_names(self, built: Desk) -> None:
         mission = built.folder / "left.toml"
@@ -388,13 +386,13 @@ class TestExplainKey:
         assert ran.status == 2
         assert "has no backbone 'nobody'" in message(ran)
         assert "embedder" in ran.json["error"]["remedy"]
-        ran = explain(mission, "--against", built.store, "nobody", "--json")
+        ran = explain(mission, "--against", "nobody", "--store", built.store, "--json")
         assert ran.status == 1
         assert "nobody" in message(ran)
-        ran = explain(mission, "--against", built.folder / "nowhere", "left", "--json")
+        ran = explain(mission, "--against", "left", "--store", built.folder / "nowhere", "--json")
         assert ran.status == 3
         add_backbone(mission, "fresh")
-        ran = flightbag("explain-key", mission, "fresh", "--against", built.store, "left", "--json")
+        ran = flightbag("explain-key", mission, "fresh", "--against", "left", "--store", built.store, "--json")
         assert ran.status == 1
         assert "no engine of a backbone fresh" in message(ran)
 

@@ -7,12 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from builders.areas.drawing import open_drawing, read_area
 from tests.support.commands import flightbag
 from tests.support.field import Desk
-from tests.support.here import confine_here
 
 # The terrain ends at 47.045 degrees north.
 TALL = (-99.180, 47.030, -99.155, 47.060)
@@ -25,8 +22,7 @@ def features(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_plan_build_and_show_write_the_same_tiles(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    confine_here(monkeypatch)
+def test_plan_build_and_show_write_the_same_tiles(desk: Desk, tmp_path: Path) -> None:
     more = "[coverage]\nat_least = 0.2\n"
     mission = desk.write_mission("left", zooms=(14,), files=(), bbox=TALL, takeoff=(47.04, -99.17), more=more)
     planned = flightbag("plan", mission, "--store", desk.store, "--geojson", tmp_path / "plan.geojson", "--json")
@@ -56,9 +52,8 @@ def test_a_place_for_no_file_is_refused_before_the_work(desk: Desk, tmp_path: Pa
             assert str(path) in ran.err
 
 
-def test_a_file_of_another_kind_is_not_lost(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_another_kind_is_not_lost(desk: Desk, tmp_path: Path) -> None:
     """The area of the mission is GeoJSON too. A file of missing tiles is written again."""
-    confine_here(monkeypatch)
     mission = desk.write_mission("left", zooms=(14,), files=())
     area = tmp_path / "area.geojson"
     area.write_text('{"type": "FeatureCollection", "features": []}')
@@ -71,8 +66,7 @@ def test_a_file_of_another_kind_is_not_lost(desk: Desk, tmp_path: Path, monkeypa
     assert features(tmp_path / "new.geojson") == []
 
 
-def test_the_edge_that_is_short_is_named_and_the_remedy_works(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    confine_here(monkeypatch)
+def test_the_edge_that_is_short_is_named_and_the_remedy_works(desk: Desk) -> None:
     mission = desk.write_mission("left", zooms=(14, 15), files=(), bbox=TALL, takeoff=(47.04, -99.17))
     ran = flightbag("plan", mission, "--store", desk.store)
     assert ran.status == 1
@@ -86,8 +80,7 @@ def test_the_edge_that_is_short_is_named_and_the_remedy_works(desk: Desk, monkey
     assert ran.status == 0, ran.out
 
 
-def test_an_area_in_the_other_hemisphere_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    confine_here(monkeypatch)
+def test_an_area_in_the_other_hemisphere_is_told(desk: Desk) -> None:
     south = (-99.180, -47.030, -99.155, -47.008)
     mission = desk.write_mission(
         "left", zooms=(14,), files=(), bbox=south, takeoff=(-47.0201, -99.1602), of_tiles='scheme = "tms"'

@@ -93,7 +93,7 @@ def test_the_answer_is_a_document() -> None:
     assert "probe" in value["text"]
 
 
-def test_an_installed_program_has_the_pages(tmp_path: Path) -> None:
+def test_an_installed_program_has_the_pages_and_the_manual(tmp_path: Path) -> None:
     if why := unreachable():
         pytest.skip(why)
     wheel = build(REPOSITORY, tmp_path / "wheels", "1700000000", "--wheel")
@@ -101,6 +101,8 @@ def test_an_installed_program_has_the_pages(tmp_path: Path) -> None:
         names = files.namelist()
         files.extractall(tmp_path / "lib")
     assert {f"tools/docs/{name}.md" for name in PAGES} <= {re.sub("tutorials/", "", name) for name in names}
+    installed = {name.rpartition("/")[2] for name in names if "/data/share/man/man1/" in name}
+    assert installed == {path.name for path in (REPOSITORY / "man").iterdir()}
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'lib')!r}); from tools.start import main; main()"
     command = [sys.executable, "-I", "-c", code, "help", "unproven"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -54,6 +54,16 @@ def drawn(out: str) -> list[str]:
     return lines[: next(at for at, line in enumerate(lines) if line.startswith(("zoom", "#  ")))]
 
 
+def test_so_many_other_missions_are_compared(maps: Maps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert flightbag("map", maps.store, "ridge", "--json").json["not_compared"] == 0
+    monkeypatch.setattr("tools.maps.MOST_COMPARED", 1)
+    ran = flightbag("map", maps.store, "ridge", "-o", tmp_path / "m.geojson")
+    assert "not compared: 3 other missions; the store has too many entries" in ran.words
+    told = flightbag("map", maps.store, "ridge", "--json").json
+    assert told["not_compared"] == 3
+    assert any(cell["shared"] for cell in told["cells"]), "`east` is the first"
+
+
 def test_a_pipe_gets_letters_and_no_control_characters(maps: Maps) -> None:
     ran = flightbag("map", maps.store, "ridge")
     assert ran.status == 0, ran.err

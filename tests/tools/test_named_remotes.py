@@ -47,12 +47,12 @@ def test_every_place_takes_a_name(tmp_path: Path) -> None:
     packed = flightbag("pack", store, "-o", tmp_path / "bag.tar", "--against", "replica", "--json")
     assert (packed.status, packed.json["objects"]) == (0, 0)
     assert flightbag("pack", store, "-o", tmp_path / "whole.tar").status == 0
-    assert flightbag("unpack", tmp_path / "whole.tar", "new").status == 0
+    assert flightbag("unpack", "new", tmp_path / "whole.tar").status == 0
     assert check(tmp_path / "new", NORTH.id).go
     assert flightbag("fsck", store, "--repair", "--from", "replica").status == 0
     for args in (
         ("pack", store, "-o", tmp_path / "x.tar", "--against", "far"),
-        ("unpack", tmp_path / "whole.tar", "far"),
+        ("unpack", "far", tmp_path / "whole.tar"),
         ("engines", "accept", store, "--from", "far"),
     ):
         ran = flightbag(*args)

@@ -13,12 +13,6 @@ import pytest
 from tests.support.commands import flightbag
 from tests.support.exports import write_export
 from tests.support.field import Desk
-from tests.support.here import confine_here
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    confine_here(monkeypatch)
 
 
 def new(
@@ -37,6 +31,7 @@ def planned(desk: Desk, mission: Path) -> dict[str, object]:
     return value
 
 
+@pytest.mark.confined
 def test_a_new_mission_is_planned_as_it_is(desk: Desk) -> None:
     """In the confined process, as everybody runs it."""
     mission = new(desk)
@@ -44,7 +39,7 @@ def test_a_new_mission_is_planned_as_it_is(desk: Desk) -> None:
     assert (plan["mission"], plan["missing"]) == ("north", [])
 
 
-def test_it_says_what_is_to_be_corrected(desk: Desk, here: None) -> None:
+def test_it_says_what_is_to_be_corrected(desk: Desk) -> None:
     ran = flightbag(
         *("new", desk.folder / "north.toml", "--imagery", desk.folder / "terrain.mbtiles"),
         *("--model", desk.folder / "embedder.onnx", "--json"),
@@ -76,7 +71,7 @@ def test_it_never_writes_over_a_file(desk: Desk, is_link: bool) -> None:
 
 
 @pytest.mark.parametrize("way", ["uint8", "nhwc", "grey", "half", "tokens", "open", "keypoints"])
-def test_models_of_other_exporters_are_planned(desk: Desk, here: None, way: str) -> None:
+def test_models_of_other_exporters_are_planned(desk: Desk, way: str) -> None:
     write_export(desk.folder / "other.onnx", way)
     mission = new(desk, model="other.onnx")
     text = mission.read_text()
@@ -87,7 +82,7 @@ def test_models_of_other_exporters_are_planned(desk: Desk, here: None, way: str)
     assert planned(desk, mission)["missing"] == []
 
 
-def test_a_source_whose_rows_nobody_has_named_is_no_guess(desk: Desk, here: None) -> None:
+def test_a_source_whose_rows_nobody_has_named_is_no_guess(desk: Desk) -> None:
     with closing(sqlite3.connect(desk.folder / "terrain.mbtiles")) as db, db:
         db.execute("DELETE FROM metadata WHERE name IN ('bounds', 'scheme')")
     args = ("new", desk.folder / "north.toml", "--model", desk.folder / "embedder.onnx", "--imagery")
@@ -99,7 +94,7 @@ def test_a_source_whose_rows_nobody_has_named_is_no_guess(desk: Desk, here: None
     assert planned(desk, mission)["missing"] == []
 
 
-def test_a_file_of_another_kind_is_named_and_nothing_is_written(desk: Desk, here: None) -> None:
+def test_a_file_of_another_kind_is_named_and_nothing_is_written(desk: Desk) -> None:
     (desk.folder / "text.onnx").write_text("no model\n")
     for imagery, model in (("terrain.mbtiles", "text.onnx"), ("camera.yaml", "embedder.onnx"), ("no", "embedder.onnx")):
         ran = flightbag(
@@ -112,7 +107,7 @@ def test_a_file_of_another_kind_is_named_and_nothing_is_written(desk: Desk, here
         assert not (desk.folder / "north.toml").exists()
 
 
-def test_a_raster_that_lies_askew_has_an_area_of_whole_tiles(desk: Desk, here: None) -> None:
+def test_a_raster_that_lies_askew_has_an_area_of_whole_tiles(desk: Desk) -> None:
     rasterio = pytest.importorskip("rasterio", reason="the extra geotiff is not installed")
     pixels = np.random.default_rng(1).integers(0, 256, (3, 900, 900), np.uint8)
     options = {"driver": "GTiff", "height": 900, "width": 900, "count": 3, "dtype": "uint8", "photometric": "RGB"}
@@ -124,7 +119,7 @@ def test_a_raster_that_lies_askew_has_an_area_of_whole_tiles(desk: Desk, here: N
     assert (plan["missing"], plan["tiles"]) == ([], 4)
 
 
-def test_paths_are_relative_to_the_mission_file_where_they_lie_beside_it(desk: Desk, here: None) -> None:
+def test_paths_are_relative_to_the_mission_file_where_they_lie_beside_it(desk: Desk) -> None:
     (desk.folder / "missions").mkdir()
     (desk.folder / "missions/inner").mkdir()
     shutil.copy(desk.folder / "embedder.onnx", desk.folder / "missions/inner/net.onnx")

@@ -33,11 +33,11 @@ def test_a_file_there_and_back(source: Path, tmp_path: Path) -> None:
         f"missions: {NORTH.id}",
         f"wrote {tmp_path / 'bag.tar'}, {(tmp_path / 'bag.tar').stat().st_size / 1000:.1f} kB",
     ]
-    ran = flightbag("unpack", tmp_path / "bag.tar", tmp_path / "stick")
+    ran = flightbag("unpack", tmp_path / "stick", tmp_path / "bag.tar")
     assert (ran.status, ran.err) == (0, "")
     assert "updated north-ridge" in ran.out
     assert check(tmp_path / "stick", NORTH.id).go
-    again = flightbag("unpack", tmp_path / "bag.tar", tmp_path / "stick", "--json")
+    again = flightbag("unpack", tmp_path / "stick", tmp_path / "bag.tar", "--json")
     assert again.status == 0
     (bag,) = again.json["bags"]
     assert (bag["inserted"], bag["missions"], bag["unchanged"], bag["lacking"]) == (0, [], [NORTH.id], [])
@@ -49,15 +49,15 @@ def test_parts_in_any_order_at_once_and_one_by_one(source: Path, tmp_path: Path)
     paths = [one["path"] for one in ran.json["files"]]
     assert len(paths) > 3
     assert all(one["bytes"] == os.path.getsize(one["path"]) <= 100_000 for one in ran.json["files"])
-    assert flightbag("unpack", *reversed(paths), tmp_path / "at-once").status == 0
+    assert flightbag("unpack", tmp_path / "at-once", *reversed(paths)).status == 0
     assert check(tmp_path / "at-once", NORTH.id).go
-    ran = flightbag("unpack", paths[2], tmp_path / "stick")
+    ran = flightbag("unpack", tmp_path / "stick", paths[2])
     assert ran.status == 1
     assert ran.out.splitlines()[1].startswith("still to come: parts 1, 2, 4")
     assert not check(tmp_path / "stick", NORTH.id).go
     for path in (*paths[:2], *paths[3:-1]):
-        assert flightbag("unpack", path, tmp_path / "stick").status == 1
-    assert flightbag("unpack", paths[-1], tmp_path / "stick").status == 0
+        assert flightbag("unpack", tmp_path / "stick", path).status == 1
+    assert flightbag("unpack", tmp_path / "stick", paths[-1]).status == 0
     assert check(tmp_path / "stick", NORTH.id).go
 
 
@@ -66,15 +66,15 @@ def test_a_damaged_part_stops_no_other(source: Path, tmp_path: Path) -> None:
     paths = [Path(one["path"]) for one in ran.json["files"]]
     good = paths[1].read_bytes()
     flip(paths[1], 50_000)
-    ran = flightbag("unpack", *paths, tmp_path / "stick")
+    ran = flightbag("unpack", tmp_path / "stick", *paths)
     assert ran.status == 1
     assert "still to come: part 2 of" in ran.out
     assert str(paths[1]) in ran.err
-    ran = flightbag("unpack", *paths, tmp_path / "stick", "--json")
+    ran = flightbag("unpack", tmp_path / "stick", *paths, "--json")
     assert ran.status == 1
     assert [one["error"]["kind"] for one in ran.json["bags"] if "error" in one] == ["bit-flip"]
     paths[1].write_bytes(good)
-    assert flightbag("unpack", paths[1], tmp_path / "stick").status == 0
+    assert flightbag("unpack", tmp_path / "stick", paths[1]).status == 0
 
 
 def test_against_a_store(source: Path, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_against_a_store(source: Path, tmp_path: Path) -> None:
     whole = flightbag("pack", source, "-o", tmp_path / "whole.tar", "--json").json
     ran = flightbag("pack", source, "-o", tmp_path / "bag.tar", "--against", stick, "--json")
     assert ran.json["objects"] == whole["objects"] - len(list(stick.glob("objects/*/*")))
-    assert flightbag("unpack", tmp_path / "bag.tar", stick).status == 0
+    assert flightbag("unpack", stick, tmp_path / "bag.tar").status == 0
     assert check(stick, NORTH.id).go
     newer = later(SOUTH)
     publish(stick, newer)
@@ -97,7 +97,7 @@ def test_against_a_receipt(source: Path, tmp_path: Path) -> None:
     publish(ground, BIG)
     ran = flightbag("pack", ground, "-o", tmp_path / "bag.tar", "--against", tmp_path / "receipt", "--json")
     assert (ran.status, ran.json["objects"]) == (0, 3)
-    assert flightbag("unpack", tmp_path / "bag.tar", tmp_path / "stick").status == 0
+    assert flightbag("unpack", tmp_path / "stick", tmp_path / "bag.tar").status == 0
     assert check(tmp_path / "stick", NORTH.id).go
     ran = flightbag("pack", ground, "-o", tmp_path / "bag.tar", "--against", tmp_path / "receipt", "--delta")
     assert (ran.status, "--delta needs --against STORE" in ran.err) == (2, True)
@@ -105,17 +105,17 @@ def test_against_a_receipt(source: Path, tmp_path: Path) -> None:
     assert ran.status == 1
     assert f"{tmp_path / 'bag.tar'} is no receipt" in ran.err
     assert "-> give the folder of a store, or a file of receipts/" in ran.err
-    ran = flightbag("unpack", tmp_path / "new", tmp_path / "bag.tar")
-    assert (ran.status, f"give the bag first: {tmp_path / 'bag.tar'}" in ran.err) == (2, True)
+    ran = flightbag("unpack", tmp_path / "bag.tar", tmp_path / "new")
+    assert (ran.status, f"give the store first: {tmp_path / 'new'}" in ran.words) == (2, True)
     ran = flightbag("unpack", tmp_path / "new", tmp_path / "there")
-    assert (ran.status, "bags come first, then the store" in ran.err) == (3, True)
+    assert (ran.status, "STORE comes first, then the bags" in ran.words) == (3, True)
 
 
 def test_through_a_pipe_between_programs(source: Path, tmp_path: Path) -> None:
     packer = subprocess.Popen(
         [BIN / "flightbag", "pack", source, "-o", "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    unpacker = program("flightbag", "unpack", "-", tmp_path / "stick", stdin=packer.stdout)
+    unpacker = program("flightbag", "unpack", tmp_path / "stick", "-", stdin=packer.stdout)
     assert packer.stdout is not None
     packer.stdout.close()
     _, told = packer.communicate(timeout=60)
@@ -127,7 +127,7 @@ def test_through_a_pipe_between_programs(source: Path, tmp_path: Path) -> None:
 @needs_sshd
 def test_through_ssh(source: Path, tmp_path: Path) -> None:
     with running(tmp_path / "sshd") as server:
-        there = f"{BIN}/flightbag unpack - {tmp_path}/stick"
+        there = f"{BIN}/flightbag unpack {tmp_path}/stick -"
         line = f"{BIN}/flightbag pack {source} -o - | ssh hangar {there}"
         env = {**os.environ, "PATH": server.path}
         ran = subprocess.run(
@@ -149,7 +149,7 @@ def test_a_reader_that_goes(source: Path) -> None:
 
 def test_through_a_fifo(source: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with subprocess.Popen([BIN / "flightbag", "unpack", tmp_path / "fifo", tmp_path / "stick"]) as unpacker:
+    with subprocess.Popen([BIN / "flightbag", "unpack", tmp_path / "stick", tmp_path / "fifo"]) as unpacker:
         assert flightbag("pack", source, "-o", tmp_path / "fifo").status == 0
         assert unpacker.wait(60) == 0
     assert check(tmp_path / "stick", NORTH.id).go
@@ -169,11 +169,11 @@ def test_through_a_fifo(source: Path, tmp_path: Path) -> None:
         (3, ("pack", "STORE", "-o", "OUT/no/folder/bag.tar")),
         (3, ("pack", "STORE", "-o", "OUT/bag.tar", "--against", "OUT")),
         (0, ("pack", "STORE", "-o", "/dev/null")),
-        (2, ("unpack", "OUT/bag.tar")),
-        (3, ("unpack", "OUT/none.tar", "OUT/stick")),
-        (2, ("unpack", "OUT", "OUT/stick")),
-        (1, ("unpack", "STORE/flightbag.toml", "OUT/stick")),
-        (1, ("unpack", "/dev/null", "OUT/stick")),
+        (3, ("unpack", "OUT/bag.tar")),
+        (3, ("unpack", "OUT/stick", "OUT/none.tar")),
+        (2, ("unpack", "OUT/stick", "OUT")),
+        (1, ("unpack", "OUT/stick", "STORE/flightbag.toml")),
+        (1, ("unpack", "OUT/stick", "/dev/null")),
     ],
 )
 def test_statuses(source: Path, tmp_path: Path, status: int, args: tuple[str, ...]) -> None:
@@ -212,7 +212,7 @@ def test_a_bag_from_elsewhere_is_refused(source: Path, tmp_path: Path) -> None:
     make_store(tmp_path / "other", flight(root=root), root=sign_root(root, "root-a"))
     flightbag("pack", tmp_path / "other", "-o", tmp_path / "bag.tar")
     stick = make_store(tmp_path / "stick", SOUTH, root=ROOT_FILE)
-    ran = flightbag("unpack", tmp_path / "bag.tar", stick)
+    ran = flightbag("unpack", stick, tmp_path / "bag.tar")
     assert ran.status == 1
     assert "another trust domain" in ran.err
     assert check(stick, SOUTH.id).go

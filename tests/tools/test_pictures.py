@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from tests.support.commands import flightbag
 from tests.support.field import Desk
-from tests.support.here import confine_here
 from tests.tools.test_maps import Maps
 from tests.tools.test_maps import maps as maps
 
@@ -29,10 +27,7 @@ def test_a_picture_has_each_reason_and_its_legend(maps: Maps, tmp_path: Path) ->
     assert ran.json["zooms"][0]["missing"] == 0
 
 
-def test_a_query_draws_the_frame_beside_its_matches(
-    equipped: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    confine_here(monkeypatch)
+def test_a_query_draws_the_frame_beside_its_matches(equipped: Desk, tmp_path: Path) -> None:
     query = ("query", equipped.store, "left", equipped.folder / "frame.png", "--trust", equipped.root)
     sizes = []
     for more in ((), ("--tiles", equipped.folder / "terrain.mbtiles")):

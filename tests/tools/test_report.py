@@ -25,7 +25,6 @@ from store.takeoff.fidelity import fidelity_recipe, proof_digest
 from tests.builders.engines.test_card import card
 from tests.support.commands import flightbag
 from tests.support.field import Desk
-from tests.support.here import confine_here
 from tests.support.html import Page
 from tests.support.map_store import AREA, WITH_ENGINE, map_flight, runs_of, write_map_store
 from tests.support.missions import (
@@ -195,6 +194,17 @@ def test_a_damaged_mission_is_reported_as_far_as_it_goes(reported: Reported, tmp
     assert "mission ridge:" in page.text
 
 
+def test_so_many_other_missions_are_compared(
+    reported: Reported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store may have thousands, whose tables take gigabytes: the page says what was left out."""
+    monkeypatch.setattr("tools.maps.MOST_COMPARED", 0)
+    monkeypatch.setattr("tools.report.facts.MOST_COMPARED", 1)
+    page = report(tmp_path / "r.html", reported.store, "ridge")
+    assert "1 other mission of the store was not compared: the store has too many entries." in page.text
+    assert "1 mission more: the store has too many entries" in report(tmp_path / "s.html", reported.store).text
+
+
 def test_a_figure_that_nobody_measured_names_who_has_proven_it(tmp_path: Path) -> None:
     """By receipts of known keys: a receipt of an unknown claims what it likes."""
     probe = PROBED["probes/net.safetensors"]
@@ -266,13 +276,10 @@ def test_wrong_arguments_name_the_remedy(reported: Reported, tmp_path: Path) -> 
     assert not (tmp_path / "r.html").exists()
 
 
-def test_tiles_of_the_sources_are_shown_and_no_others(
-    built: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tiles_of_the_sources_are_shown_and_no_others(built: Desk, tmp_path: Path) -> None:
     from builders.example.terrain import write_terrain
     from tests.support.field import WORLD, ZOOMS
 
-    confine_here(monkeypatch)
     args = (built.store, "left", "--trust", built.root)
     page = report(tmp_path / "r.html", *args, "--tiles", built.folder / "terrain.mbtiles")
     assert len(page.images) == 8

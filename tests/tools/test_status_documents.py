@@ -53,7 +53,7 @@ LOOKS: dict[str, Callable[[Desk, Path], tuple[object, ...]]] = {
     "fsck": lambda _, stick: ("fsck", stick / "store", "--full"),
     "sync": lambda desk, stick: ("sync", stick / "store", desk.folder / "copy"),
     "checkout": lambda desk, stick: ("checkout", stick / "store", "left", desk.folder / "out", "--trust", desk.root),
-    "unpack": lambda desk, stick: ("unpack", stick / "left.tar", desk.folder / "unpacked"),
+    "unpack": lambda desk, stick: ("unpack", desk.folder / "unpacked", stick / "left.tar"),
     "check-proof": lambda desk, stick: (
         *("check-proof", stick / "camera.proof", stick / "camera.yaml"),
         *("--trust", desk.root),
@@ -118,7 +118,7 @@ def test_no_stick_is_told_from_one_that_was_tampered_with(
 
 
 def test_a_bag_on_a_bad_sector_could_not_be_looked_at(tmp_path: Path) -> None:
-    said = check("unpack", flightbag("unpack", "/proc/self/mem", tmp_path / "store", "--json"))  # reads with EIO
+    said = check("unpack", flightbag("unpack", tmp_path / "store", "/proc/self/mem", "--json"))  # reads with EIO
     assert (said["status"], said["error"]["errno"]) == (3, errno.EIO)
 
 
@@ -127,8 +127,8 @@ def test_the_state_of_an_aircraft_that_is_not_mounted(equipped: Desk) -> None:
     for state in ("nowhere", "mount"):
         for name, args in {
             "verify": ("verify", equipped.store, "--state", equipped.folder / state),
-            "aircraft show": ("aircraft", "show", equipped.folder / state),
-            "aircraft consume": ("aircraft", "consume", equipped.folder / state, "F-1"),
+            "aircraft show": ("aircraft", "show", "--state", equipped.folder / state),
+            "aircraft consume": ("aircraft", "consume", "F-1", "--state", equipped.folder / state),
         }.items():
             said = check(name, flightbag(*args, "--json"))
             assert said["status"] == 3
@@ -154,11 +154,11 @@ def test_an_answer_that_is_no_says_why(equipped: Desk, tmp_path: Path) -> None:
         ("show", ("show", desk.store, "left"), 0),
         ("show", ("show", desk.store, "right", "--draft"), 0),
         ("show", ("show", desk.store, "nobody"), 1),
-        ("explain-key", ("explain-key", left, "embedder", "--against", second, "left"), 1),
+        ("explain-key", ("explain-key", left, "embedder", "--against", "left", "--store", second), 1),
         ("status", ("status", left, "--store", second), 1),
         ("sign", ("sign", second, "right"), 1),
         ("sync", ("sync", second, tmp_path / "a", tmp_path / "no-receipt"), 2),
-        ("unpack", ("unpack", desk.folder / "left.tar", tmp_path / "none.tar", tmp_path / "bags"), 3),
+        ("unpack", ("unpack", tmp_path / "bags", desk.folder / "left.tar", tmp_path / "none.tar"), 3),
         ("query", ("query", desk.store, "left", desk.folder / "frame.png", "--trust", desk.root), 1),
         ("report", ("report", desk.store, "--trust", desk.root, "-o", tmp_path / "report.html"), 1),
         ("withdraw", ("withdraw", desk.store, "left"), 1),

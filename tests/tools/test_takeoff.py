@@ -89,7 +89,7 @@ def test_one_damage_is_one_finding(two_files: Desk, damage: Callable[[Desk], tup
     assert finding["message"]
     assert finding["remedy"]
     people = flightbag("verify", two_files.store, "--trust", two_files.root)
-    assert people.out.startswith("NO-GO")
+    assert "\nNO-GO  " in people.out
     assert entry.name in people.out
     assert str(entry.id)[:12] in people.out
 
@@ -341,7 +341,18 @@ def stick(built: Desk) -> Desk:
     keys = ("--root-key", folder / "owner.key", "--mission-key", built.key)
     for args in (
         ("sync", built.store, folder / "stick" / "store"),
-        ("aircraft", "enrol", folder / "state", "--id", "uav-07", "--host", "cpu-x86_64", "--trust", built.root),
+        (
+            "aircraft",
+            "enrol",
+            "--state",
+            folder / "state",
+            "--id",
+            "uav-07",
+            "--host",
+            "cpu-x86_64",
+            "--trust",
+            built.root,
+        ),
         ("checkout", built.store, "left", folder / "plain", "--trust", built.root),
         ("init", folder / "theirs"),
         ("trust", "new", folder / "theirs", "--domain", "test", *keys),
@@ -393,8 +404,8 @@ MISTAKES = {
     "sync ground unmounted/a/store": (3, "check that the medium is mounted"),
     "fsck stick": (8, "give {desk}/stick/store"),
     "fsck ground --repair --from stick": (8, "give {desk}/stick/store"),
-    "aircraft show stick/store": (3, "it is a store"),
-    "aircraft enrol new --id uav-08 --host cpu-x86_64 --trust planner.key.pub": (2, "it is the file of a key"),
+    "aircraft show --state stick/store": (3, "it is a store"),
+    "aircraft enrol --state new --id uav-08 --host cpu-x86_64 --trust planner.key.pub": (2, "it is the file of a key"),
 }
 
 

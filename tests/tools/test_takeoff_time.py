@@ -124,7 +124,7 @@ class TestAMissionRunsOut:
         assert kinds(desk.verify()) == ["not-yet-valid"]
         assert ok("ls", desk.store).out.endswith("  valid in 24 h\n")
         assert desk.built(path)["outcome"] == "unchanged"
-        ok("aircraft", "enrol", *state(desk))
+        ok("aircraft", "enrol", "--state", *state(desk))
         aboard = flightbag("verify", desk.store, "--state", desk.folder / "state", "--json")
         assert aboard.status == 0, "without a trusted clock it is not judged"
         assert (
@@ -268,12 +268,12 @@ class TestAClockThatWasAYearAhead:
 
     @pytest.fixture
     def driven(self, desk: Desk, clock: Clock) -> Desk:
-        ok("aircraft", "enrol", *state(desk))
+        ok("aircraft", "enrol", "--state", *state(desk))
         clock(NOW + YEAR)
         desk.built(write(desk))
         clock(NOW)
         assert takeoff(desk).status == 0, "without a trusted clock nobody can know"
-        ok("aircraft", "consume", desk.folder / "state", "2026-11-23-01")
+        ok("aircraft", "consume", "2026-11-23-01", "--state", desk.folder / "state")
         assert desk.built(write(desk, flight="next", valid_for='"72h"'))["outcome"] == "built"
         ran = takeoff(desk)
         assert kinds(ran) == ["expired"]
@@ -286,7 +286,7 @@ class TestAClockThatWasAYearAhead:
         assert kinds(takeoff(desk)) == ["consumed-flight"]
 
     def test_with_a_trusted_clock_it_had_never_been_go(self, desk: Desk, clock: Clock) -> None:
-        ok("aircraft", "enrol", *state(desk))
+        ok("aircraft", "enrol", "--state", *state(desk))
         clock(NOW + YEAR)
         desk.built(write(desk))
         clock(NOW)
@@ -297,10 +297,10 @@ class TestAClockThatWasAYearAhead:
 
     def test_a_person_lowers_the_floor(self, driven: Desk) -> None:
         assert kinds(takeoff(driven, "--clock", "trusted")) == ["floor-ahead"]
-        args = ("aircraft", "lower-floor", driven.folder / "state", utc(NOW))
-        before = ok("aircraft", "show", driven.folder / "state", "--json").json
+        args = ("aircraft", "lower-floor", utc(NOW), "--state", driven.folder / "state")
+        before = ok("aircraft", "show", "--state", driven.folder / "state", "--json").json
         assert "give --yes" in fails(*args)
-        assert ok("aircraft", "show", driven.folder / "state", "--json").json == before
+        assert ok("aircraft", "show", "--state", driven.folder / "state", "--json").json == before
         assert f"lowered the floor of uav-07 from {shown(NOW + YEAR)} to {shown(NOW)}" in ok(*args, "--yes").out
         assert "nothing to lower" in ok(*args).out
         assert ok(*args, "--json").own == {"id": "uav-07", "before": NOW, "floor": NOW}
@@ -319,8 +319,8 @@ class TestAClockThatWasAYearAhead:
         rotate(driven, "new-epoch")
         driven.built(write(driven, flight="next", valid_for='"72h"'))
         shutil.copy(driven.store / "trust/2.root.cbor", driven.root)
-        ok("aircraft", "enrol", *state(driven), "--again")
-        assert ok("aircraft", "show", driven.folder / "state", "--json").json["floor"] == NOW
+        ok("aircraft", "enrol", "--state", *state(driven), "--again")
+        assert ok("aircraft", "show", "--state", driven.folder / "state", "--json").json["floor"] == NOW
         assert takeoff(driven).status == 0
         self.flown_is_flown(driven)
 
@@ -344,12 +344,12 @@ class TestAClockThatWasAYearAhead:
 
 
 def test_the_floor_is_lowered_at_a_terminal(desk: Desk, clock: Clock) -> None:
-    ok("aircraft", "enrol", *state(desk))
+    ok("aircraft", "enrol", "--state", *state(desk))
     clock(NOW + YEAR)
     desk.built(write(desk))
     clock(NOW)
     assert takeoff(desk).status == 0
-    args = ("aircraft", "lower-floor", desk.folder / "state", utc(NOW))
+    args = ("aircraft", "lower-floor", utc(NOW), "--state", desk.folder / "state")
     status, shown_ = at_terminal(*args, answers=[(f"to {shown(NOW)}?", "y")])
     assert (status, "not confirmed: nothing was changed" in shown_) == (2, True)
     assert f"from {shown(NOW + YEAR)} to {shown(NOW)}?" in shown_
@@ -363,9 +363,9 @@ def test_the_floor_is_lowered_at_a_terminal(desk: Desk, clock: Clock) -> None:
 
 
 def test_a_number_of_no_time_lowers_nothing(desk: Desk) -> None:
-    ok("aircraft", "enrol", *state(desk))
+    ok("aircraft", "enrol", "--state", *state(desk))
     for text in ("yesterday", "2026-11-25", "-5", str(10**12)):
-        fails("aircraft", "lower-floor", desk.folder / "state", text, "--yes")
+        fails("aircraft", "lower-floor", text, "--state", desk.folder / "state", "--yes")
 
 
 def test_distances() -> None:

@@ -36,7 +36,7 @@ def test_a_mission(equipped: Desk, tmp_path: Path) -> None:
         ("withdrawn", ["left"], True)
     ]
     assert "DOES NOT FLY" in flightbag("show", desk.store, "left").out
-    assert "WITHDRAWN up to this one" in flightbag("aircraft", "show", state).out
+    assert "WITHDRAWN up to this one" in flightbag("aircraft", "show", "--state", state).out
     assert "withdrawn" in flightbag("log", desk.store, "left").out
     assert "WITHDRAWN" in flightbag("fsck", desk.store).out
     assert "1 file of withdrawn/" in flightbag("sync", desk.store, tmp_path / "stick").out

@@ -14,9 +14,9 @@ from builders.extras import import_extra, require_build_extra
 from store.errors import Invalid
 from store.findings import Finding
 from tools import keyfiles
-from tools.arguments import ENV, Json, State, Trust, store_and
+from tools.arguments import Json, OptionalMission, State, Store, Trust
 from tools.outputs import check_output
-from tools.parameters import Argument, Option
+from tools.parameters import Option
 from tools.receipts import Fleet, fleet_of
 from tools.status import NO, OK, UNKNOWN, command, print_json, say
 
@@ -26,13 +26,8 @@ _MARK = b"<!-- flightbag report -->"
 
 @command
 def run(
-    store_and_mission: Annotated[
-        list[str] | None,
-        Argument(
-            metavar="[STORE] [MISSION]",
-            help=f"The folder of the store and the id of a mission. {ENV} may replace STORE.",
-        ),
-    ] = None,
+    store: Store,
+    mission: OptionalMission = None,
     output: Annotated[
         Path | None,
         Option("-o", "--output", metavar="FILE", help="The file of the report, FILE.html."),
@@ -58,7 +53,6 @@ def run(
 
     Example: flightbag report ground north-ridge -o north-ridge.html
     """
-    store, mission = store_and(store_and_mission or [], needed=False)
     if output is None:
         raise Invalid("-o is missing", remedy="give the file of the report: -o report.html")
     if trust is not None and state is not None:

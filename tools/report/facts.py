@@ -44,7 +44,7 @@ from store.trust.root import ROLES, TrustRoot, advance
 from tools import keyfiles, render, render_engines
 from tools.fsck import ledger_path
 from tools.legend import DESCRIBED, SIGNS, Sign
-from tools.maps import others_of
+from tools.maps import MOST_COMPARED, others_of
 from tools.progress import reading_bar
 from tools.receipts import flown_row, verified_row
 from tools.report.charts import Bar, Line, Map, bar, map_of, steps
@@ -161,6 +161,7 @@ class MissionPage(Facts):
     sharing: list[tuple[str, int]] = field(default_factory=list)
     cells: int = 0
     uncounted: int = 0
+    unopened: int = 0
     tiles: list[tuple[str, str]] = field(default_factory=list)
     engines: list[Engine] = field(default_factory=list)
     figures: list[Shown] = field(default_factory=list)
@@ -183,6 +184,7 @@ class StorePage(Facts):
     sizes: list[Size] = field(default_factory=list)
     groups: list[tuple[int, int, frozenset[str]]] = field(default_factory=list)
     more_groups: int = 0
+    ungrouped: int = 0
     growth: Line | None = None
     moments: list[tuple[str, str, str]] = field(default_factory=list)
     lost: int = 0
@@ -247,8 +249,7 @@ def _describe(asked: Asked, facts: MissionPage, repository: Repository, opened: 
     facts.signing_code = opened.signing_code
     facts.grounded = [finding.message for finding in withdrawn(repository.evidence, opened).findings]
     cells: list[Cell] = []
-    others = others_of(repository, opened)
-    facts.uncounted = len(repository.missions()) - 1 - len(others)
+    others, facts.uncounted, facts.unopened = others_of(repository, opened)
     with facts.part("the cells"):
         cells = cells_of(opened, others)
         facts.cells = len(cells)
@@ -422,15 +423,20 @@ def store_facts(asked: Asked) -> StorePage:
             for verdict in _verdicts(asked, missions):
                 facts.verdicts[verdict.mission_id] = _word(verdict)
                 facts.findings += verdict.findings
-        opened: dict[str, Opened] = {}
+        # One mission at a time: thousands of entry tables would take all memory.
+        shards = Shards()
         for mission in missions:
+            opened = None
             with facts.part(f"mission {mission}"):
-                opened[mission] = repository.current(mission)
-        for mission in missions:
-            facts.missions.append(_listed(asked, facts, repository, mission, opened.get(mission)))
+                opened = repository.current(mission)
+                if shards.entries < MOST_COMPARED:
+                    shards.add(mission, opened)
+                else:
+                    facts.ungrouped += 1
+            facts.missions.append(_listed(asked, facts, repository, mission, opened))
         with facts.part("the sizes"):
             _totals(facts, repository)
-        _groups(facts, opened)
+        _groups(facts, shards)
         with facts.part("the growth"):
             _growth(facts, repository)
         with facts.part("the last audit"):
@@ -478,19 +484,29 @@ def _totals(facts: StorePage, repository: Repository) -> None:
     ]
 
 
-def _groups(facts: StorePage, opened: Mapping[str, Opened]) -> None:
+@dataclass
+class Shards:
+    """Which missions have which shards: `holders` and `sizes` by object; of all that were added, `entries`."""
+
+    holders: dict[ObjectId, set[str]] = field(default_factory=dict)
+    sizes: dict[ObjectId, int] = field(default_factory=dict)
+    entries: int = 0
+
+    def add(self, mission: str, opened: Opened) -> None:
+        """Add those of a mission."""
+        self.entries += len(opened.table.entries)
+        for entry in opened.table.of_kind("descriptors"):
+            self.holders.setdefault(entry.id, set()).add(mission)
+            self.sizes[entry.id] = entry.size
+
+
+def _groups(facts: StorePage, shards: Shards) -> None:
     """Fill in which missions share which shards."""
-    holders: dict[ObjectId, set[str]] = {}
-    sizes: dict[ObjectId, int] = {}
-    for mission, one in opened.items():
-        for entry in one.table.of_kind("descriptors"):
-            holders.setdefault(entry.id, set()).add(mission)
-            sizes[entry.id] = entry.size
     grouped: dict[frozenset[str], list[int]] = {}
-    for id_, names in holders.items():
+    for id_, names in shards.holders.items():
         counted = grouped.setdefault(frozenset(names), [0, 0])
         counted[0] += 1
-        counted[1] += sizes[id_]
+        counted[1] += shards.sizes[id_]
     groups = sorted(
         ((count, size, names) for names, (count, size) in grouped.items()), key=lambda one: (-one[1], sorted(one[2]))
     )

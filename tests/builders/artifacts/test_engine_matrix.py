@@ -432,14 +432,14 @@ def test_a_backbone_that_fails_leaves_nothing_and_keeps_no_other_back(bench: Ben
 
 def test_explain_key_says_what_differs(bench: Bench) -> None:
     bench.desk.built(bench.file)
-    same = flightbag("explain-key", bench.file, "embedder", "--against", bench.desk.store, "left", "--json")
+    same = flightbag("explain-key", bench.file, "embedder", "--against", "left", "--store", bench.desk.store, "--json")
     assert (same.status, same.json["differs"]) == (0, [])
     bench.edit(("max = 32", "max = 33"), ("[[descriptors]]", 'salt = "again"\n\n[[descriptors]]'))
-    other = flightbag("explain-key", bench.file, "embedder", "--against", bench.desk.store, "left", "--json")
+    other = flightbag("explain-key", bench.file, "embedder", "--against", "left", "--store", bench.desk.store, "--json")
     assert other.status == 1
     assert [one["field"] for one in other.json["differs"]] == ["inputs", "salt"]
     assert "it would be built again" in flightbag(
-        "explain-key", bench.file, "embedder", "--against", bench.desk.store, "left").out  # fmt: skip
+        "explain-key", bench.file, "embedder", "--against", "left", "--store", bench.desk.store).out  # fmt: skip
     assert flightbag("explain-key", bench.file, "nobody").status == 2
     assert flightbag("engines", "show", bench.desk.store, "left").out.count("made by") == 1
     assert flightbag("engines", "show", bench.desk.store, "0" * 64).status == 1

@@ -188,10 +188,7 @@ def test_imagery_of_tomorrow_is_taken_and_of_later_is_not(desk: Desk, tmp_path: 
         ('precision = "fp32"', 'precision = "fp32"\ncompare = ["nothing"]', "no such output"),
     ],
 )
-def test_a_plan_finds_what_a_build_refuses(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, old: str, new: str, words: str
-) -> None:
-    confine_here(monkeypatch)
+def test_a_plan_finds_what_a_build_refuses(desk: Desk, old: str, new: str, words: str) -> None:
     mission = desk.write_mission("left", zooms=(14,), files=())
     text = mission.read_text()
     assert old in text
@@ -202,8 +199,7 @@ def test_a_plan_finds_what_a_build_refuses(
     assert desk.build(mission).status == 2
 
 
-def test_a_plan_finds_all_of_it_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    confine_here(monkeypatch)
+def test_a_plan_finds_all_of_it_at_once(desk: Desk) -> None:
     mission = desk.write_mission("left", zooms=(14,), files=())
     right = mission.read_text()
     wrong = right.replace("inputs = { image", "inputs = { img").replace('output = "descriptor"', 'output = "nothing"')

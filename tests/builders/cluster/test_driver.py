@@ -25,7 +25,6 @@ from tests.bench.cluster import another_store, make_strip, outcome, write_strip
 from tests.support.cluster import NAP, Cluster, pack, reader, require_ray, same
 from tests.support.commands import flightbag
 from tests.support.field import Desk
-from tests.support.here import confine_here
 from tools import render
 
 # Of the strip that a cluster describes.
@@ -254,7 +253,6 @@ def test_a_build_that_loses_a_node_is_the_build_of_this_machine(
 ) -> None:
     """Of two nodes the one is killed that sends the first shard."""
     require_ray()
-    confine_here(monkeypatch)
     (tmp_path / "desk").mkdir()
     desk = make_strip(tmp_path / "desk", _CELLS)
     mission = write_strip(desk, _CELLS)

@@ -74,10 +74,10 @@ def test_each_taker_gets_what_it_lacks_and_each_object_is_read_once(folder: Path
 
 
 def count_reads(media: Media) -> list[str]:
-    """The names of the files that are opened from now on, in their order."""
+    """The names of the files that are read from now on, in their order."""
     names: list[str] = []
-    real = media.open
-    media.open = lambda name: names.append(name) or real(name)  # type: ignore[method-assign,func-returns-value,misc]
+    real = media.chunks
+    media.chunks = lambda name, *rest: names.append(name) or real(name, *rest)  # type: ignore[method-assign,func-returns-value,misc,assignment]
     return names
 
 
