@@ -64,7 +64,7 @@ mutate: $(VENV)/.stamp
 	$(BIN)/python -m tests.mutate
 
 # Beside cp, b3sum, restic, borg and ostree, where they are installed; memory; a million objects; engines; maps: three quarters of an hour,
-# 25 GB of room. Writes docs/benchmarks.md.
+# 32 GB of room. Writes docs/benchmarks.md.
 bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench side
 	$(BIN)/python -m tests.bench memory

@@ -83,13 +83,13 @@ def _answer(app: Commands, found: dict[str, Page], words: list[str], width: int)
 
 def _command(app: Commands, words: list[str]) -> str | None:
     """Return the help of a command, None for words that name none."""
-    context = click.Context(app, info_name="flightbag")
+    context = click.Context(app, info_name="flightbag", **app.context_settings)
     one: click.Command = app
     for word in words:
         child = one.get_command(context, word) if isinstance(one, Commands) else None
         if child is None:
             return None
-        context = click.Context(child, info_name=word, parent=context)
+        context = click.Context(child, info_name=word, parent=context, **child.context_settings)
         one = child
     return one.get_help(context)
 
@@ -115,7 +115,7 @@ def _kind(kind: str, rows: list[Row], width: int) -> Iterator[str]:
 
 
 def _contents(app: Commands, found: dict[str, Page], width: int) -> Iterator[str]:
-    yield from app.get_help(click.Context(app, info_name="flightbag")).split("\n")
+    yield from app.get_help(click.Context(app, info_name="flightbag", **app.context_settings)).split("\n")
     yield from ("", "Pages:")
     longest = max(map(len, found))
     for page in found.values():

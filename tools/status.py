@@ -57,7 +57,7 @@ def status_of_findings(findings: Iterable[Finding]) -> int:
 
 def lacks_signatures(signatures: int, threshold: int) -> Finding:
     """Return the finding of a draft that was to be published, and has too few signatures."""
-    from store.findings import Finding  # not above: each start of the program would wait for it
+    from store.findings import Finding  # not above: the start of the program would wait for it
 
     text = f"it has {signatures} of {threshold} required signatures"
     return Finding("threshold", text, remedy="the next key signs")

@@ -153,7 +153,8 @@ def test_the_wheel_says_what_it_is(dist: Path) -> None:
         said = email.message_from_string(files.read(name).decode())
         assert any(one.endswith("/LICENSE") for one in files.namelist())
         tops = {one.split("/")[0] for one in files.namelist()}
-    assert tops == {"store", "builders", "tools", name.split("/")[0]}
+    own = name.split("/")[0]
+    assert tops == {"store", "builders", "tools", own, own.replace(".dist-info", ".data")}
     assert (said["Name"], said["Version"]) == ("flightbag", PROJECT["project"]["version"])
     assert said["License-Expression"] == "Apache-2.0"
     assert said["Description-Content-Type"] == "text/markdown"

@@ -82,10 +82,12 @@ def _first(command: click.Command) -> str:
 
 def _page(file: str, typed: str, command: click.Command) -> str:
     """Return the page of a command that is called by what is `typed`."""
-    context = click.Context(command, info_name=typed)
+    context = click.Context(command, info_name=typed, **command.context_settings)
     texts = inspect.cleandoc(command.help or "").split("\n\n")
     examples = [" ".join(text.removeprefix(_EXAMPLE).split()) for text in texts if text.startswith(_EXAMPLE)]
-    records = [(one, record) for one in command.params if (record := one.get_help_record(context)) is not None]
+    records = [
+        (one, record) for one in command.get_params(context) if (record := one.get_help_record(context)) is not None
+    ]
     arguments = [record for one, record in records if isinstance(one, click.Argument)]
     options = [record for one, record in records if isinstance(one, click.Option)]
     synopsis = " ".join(command.collect_usage_pieces(context))
@@ -96,7 +98,7 @@ def _page(file: str, typed: str, command: click.Command) -> str:
         *_section("SYNOPSIS", [f"\\fB{escaped(typed)}\\fR {escaped(synopsis)}"]),
         *_section("DESCRIPTION", [_prose(text) for text in texts if not text.startswith(_EXAMPLE)]),
         *_definitions("ARGUMENTS", arguments),
-        *_definitions("OPTIONS", [*options, ("--help", "Show this message and exit.")]),
+        *_definitions("OPTIONS", options),
         *_statuses(is_fsck=command.name == "fsck"),
         *([".SH EXAMPLE", ".nf", *map(escaped, examples), ".fi"] if examples else []),
         *_see_also(),

@@ -168,7 +168,7 @@ def test_one_fact_of_the_key_changed_builds_another_engine(
     assert after.key != before.key
     assert bench.engine().action == "reused"
     there = flightbag("engines", "show", bench.store, before.key, "--json")
-    assert there.json["orders"][0]["key"] == before.key
+    assert there.json["cards"][0]["key"] == before.key
 
 
 def test_one_bit_of_a_side_file_builds_another_engine(bench: Bench) -> None:

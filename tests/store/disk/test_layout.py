@@ -186,8 +186,8 @@ class TestWhatLiesThere:
 
     def test_a_slip_of_the_pen(self, tmp_path: Path) -> None:
         top = stick(tmp_path / "stick")
-        assert words(top / "stor").endswith(f"does not exist -> check the path; the nearest stores: {top}/store")
-        assert words(tmp_path / "stik" / "store").endswith(f"stores: {top}/store")
+        assert words(top / "stor").endswith(f"does not exist -> give {top}/store")
+        assert words(tmp_path / "stik" / "store").endswith(f"give {top}/store")
         (top / "store").rename(tmp_path / "gone")
         (tmp_path / "gone" / TOML).unlink()
         assert "check the path; if it lies on a medium, mount it" in words(tmp_path / "stik" / "store")
