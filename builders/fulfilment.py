@@ -137,7 +137,8 @@ def fulfil(
     """
     order, id_ = offer.order, offer.id
     if order is None or id_ is None or offer.why:
-        raise Refused(f"this machine does not fulfil the order: {offer.why}", kind="wrong-host")
+        remedy = "carry the store to a machine of the host class that the order names"
+        raise Refused(f"this machine does not fulfil the order: {offer.why}", remedy=remedy, kind="wrong-host")
     root = repository.trust_root().root
     library = backend(order.backend)
     with (

@@ -12,7 +12,7 @@ from store.format.ids import may_begin
 from store.ground.repository import Repository
 from store.trust.root import check_signer
 from store.values import replace
-from tools import keyfiles, lines, render
+from tools import keyfiles, lines, render, render_engines
 from tools.arguments import (
     LEFT_OUT,
     BuilderKeys,
@@ -67,7 +67,7 @@ def build(
     if as_json:
         print_json({"engines": rows, "cache": None if cache is None else cache.as_json()}, map(Finding.of, errors))
     else:
-        print_lines(render.engines(report))
+        print_lines(render_engines.engines(report))
         print_lines(render.shared_cache(cache))
     if any(isinstance(error, Unavailable) for error in errors):
         return UNKNOWN
@@ -91,7 +91,7 @@ def order(mission_file: MissionFilePath, store: StoreOption, as_json: Json = Fal
     if as_json:
         print_json({"orders": [one.as_json() for one in report]})
     else:
-        print_lines(render.orders(report))
+        print_lines(render_engines.orders(report))
     return OK
 
 
@@ -121,7 +121,7 @@ def fulfil(
         for public in keys.known:  # before anything is made
             check_signer(repository.trust_root().root, public, "builder")
         for offer in offers(repository):
-            row = render.offer_json(offer)
+            row = render_engines.offer_json(offer)
             if key and offer.open:
                 try:
                     result = fulfil(
@@ -132,7 +132,7 @@ def fulfil(
                         now=int(time.time()),
                         progress=lambda phase, _now, _total: progress(phase, 0, 0),
                     )
-                    row |= {"state": "fulfilled", "figures": render.lowest_figures(result)}
+                    row |= {"state": "fulfilled", "figures": render_engines.lowest_figures(result)}
                 except FlightbagError as error:
                     errors.append(error)
                     row |= {"state": "failed", "why": error.message, "kind": error.kind, "remedy": error.remedy}
@@ -140,7 +140,7 @@ def fulfil(
     if as_json:
         print_json({"orders": rows}, map(Finding.of, errors))
     else:
-        print_lines(render.offers(rows, signed=bool(key)))
+        print_lines(render_engines.offers(rows, signed=bool(key)))
     return NO if errors else OK
 
 
@@ -167,9 +167,9 @@ def accept(
         taken = accept(repository, folder_named(stick, "--from"), now=int(time.time()))
     if as_json:
         refused = [Finding.of(one.error) for one in taken if one.error is not None]
-        print_json({"results": [render.acceptance_json(one) for one in taken]}, refused)
+        print_json({"results": [render_engines.acceptance_json(one) for one in taken]}, refused)
     else:
-        print_lines(render.acceptances(taken))
+        print_lines(render_engines.acceptances(taken))
     return OK if all(one.error is None for one in taken) else NO
 
 
@@ -199,7 +199,7 @@ def show(
         print_json({"cards": [{"entry": name or None, **card.as_json()} for name, card in cards.items()]})
     else:
         for name, card in cards.items():
-            print_lines(render.card(name, card.as_json()))
+            print_lines(render_engines.card(name, card.as_json()))
     return OK
 
 
@@ -300,5 +300,5 @@ def explain_key(
         names = ", ".join(one["field"] for one in differs)
         print_json(value, [Finding("other-key", f"the engine would be built again: {names} differ")] if differs else [])
     else:
-        print_lines(render.key_fields(value, compared=against is not None))
+        print_lines(render_engines.key_fields(value, compared=against is not None))
     return NO if differs else OK

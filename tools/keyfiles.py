@@ -263,10 +263,11 @@ class CommandSigner:
                 )
         except subprocess.TimeoutExpired as error:
             text = f"the signer {self.command!r} has not answered within {_SIGNER_SECONDS} s"
-            raise Unavailable(text, kind="signer") from error
+            raise Unavailable(text, remedy="see whether the command waits for something", kind="signer") from error
         except (OSError, ValueError, IndexError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not a command line"
-            raise Unavailable(f"the signer {self.command!r} cannot be run: {why}", kind="signer") from error
+            text = f"the signer {self.command!r} cannot be run: {why}"
+            raise Unavailable(text, remedy="check the command that --signer names", kind="signer") from error
         if process.returncode != 0 or len(process.stdout) != SIGNATURE_SIZE:
             raise Unavailable(
                 f"the signer {self.command!r} ended with status {process.returncode} after {len(process.stdout)} bytes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from store.errors import Invalid
-from store.format.manifest import MISSION_ID
+from store.format.manifest import MISSION_ID, MISSION_ID_REMEDY
 from store.values import dataclass
 
 
@@ -25,13 +25,14 @@ class Scope:
 
     def __post_init__(self) -> None:
         if self.read == "sample" and not 0 < self.amount <= 1:
-            raise Invalid("a sample must be more than 0 % and at most 100 %")
+            raise Invalid("a sample must be more than 0 % and at most 100 %", remedy="give a percentage like 10%")
         if self.read == "budget" and not self.amount > 0:
-            raise Invalid("a budget must be more than 0 seconds")
+            raise Invalid("a budget must be more than 0 seconds", remedy="give a duration like 60s")
         if self.mission and not MISSION_ID.fullmatch(self.mission):
-            raise Invalid(f"{self.mission[:80]!r} is not a valid mission id")
+            raise Invalid(f"{self.mission[:80]!r} is not a valid mission id", remedy=MISSION_ID_REMEDY)
         if self.mission and self.exclusive:
-            raise Invalid("--exclusive compares the store with all missions, so it excludes --mission")
+            text = "--exclusive compares the store with all missions, so it excludes --mission"
+            raise Invalid(text, remedy="leave one of them out")
 
 
 QUICK, FULL = Scope(), Scope("full")

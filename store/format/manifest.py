@@ -40,6 +40,7 @@ ENVELOPE_LIMIT = PAYLOAD_LIMIT + OVERHEAD_LIMIT
 VERSION = 1
 
 MISSION_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+MISSION_ID_REMEDY = "give 1 to 64 characters out of a-z 0-9 -, a letter or digit first"
 FLIGHT_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 AIRCRAFT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 FIGURE = re.compile(r"[a-z0-9][a-z0-9./@_-]{0,127}")

@@ -52,9 +52,8 @@ def to_bring(source: Repository, target: Repository | None, root: TrustRoot) -> 
                 file = withdrawals.as_far_as_signed(file, root)
             if file.name.startswith(DRAFTS) and name not in names:
                 if len(names) >= FOLDER_LIMIT:
-                    raise Refused(
-                        f"the target has {FOLDER_LIMIT} drafts, the most: discard some there", kind="too-many"
-                    )
+                    text = f"the target has {FOLDER_LIMIT} drafts, which is the most"
+                    raise Refused(text, remedy="discard some there: `flightbag discard`", kind="too-many")
                 names.add(name)
             if not withdrawal.NAME.fullmatch(name):
                 brought.objects.update(_objects(source, file.data))

@@ -23,6 +23,7 @@ from store.format.manifest import (
     CONTENT_TYPE,
     ENVELOPE_LIMIT,
     MISSION_ID,
+    MISSION_ID_REMEDY,
     PAYLOAD_LIMIT,
     SKEW,
     Issue,
@@ -80,7 +81,7 @@ def issuing(repository: Repository, mission: str, what: str) -> Iterator[Writer]
 def mission_lock(repository: Repository, mission: str, what: str) -> Iterator[None]:
     """Hold the lock of the mission, without writing: nobody issues another manifest of it meanwhile. Raise Locked."""
     if not MISSION_ID.fullmatch(mission):
-        raise Invalid(f"{mission[:80]!r} is not a valid mission id")
+        raise Invalid(f"{mission[:80]!r} is not a valid mission id", remedy=MISSION_ID_REMEDY)
     with exclusive(repository.media.path, repository.disk, f"mission-{mission}", what):
         yield
 

@@ -47,7 +47,9 @@ def read_order(evidence: StoreEvidence, key: BuildKey) -> tuple[ObjectId, Order]
     try:
         id_ = pinned_id(evidence.media, holder)
     except NotFound as error:
-        raise NotFound(f"the store has no order of the key {key}", kind="no-order", key=str(key)) from error
+        remedy = "order it with `flightbag engines order`, or sync the store that has the order"
+        text = f"the store has no order of the key {key}"
+        raise NotFound(text, remedy=remedy, kind="no-order", key=str(key)) from error
     order = Order.parse(evidence.object(id_, ORDER_LIMIT))
     if order.key != key:
         text = f"{holder} leads to the order of the key {order.key}"
@@ -65,7 +67,9 @@ def read_result(evidence: StoreEvidence, key: BuildKey, root: TrustRoot) -> Resu
     try:
         id_ = pinned_id(evidence.media, holder)
     except NotFound as error:
-        raise NotFound(f"the store has no result of the key {key}", kind="no-result", key=str(key)) from error
+        remedy = "make it on the device with `flightbag engines fulfil`, and sync the store back"
+        text = f"the store has no result of the key {key}"
+        raise NotFound(text, remedy=remedy, kind="no-result", key=str(key)) from error
     result = parsed_result(evidence.object(id_, ENVELOPE_LIMIT), root)
     if result.key != key:
         raise Corrupt(f"{holder} leads to the result of the key {result.key}", kind="other-key", key=str(key))

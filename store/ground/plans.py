@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Condition, Thread
 
-from store.disk.layout import check_free
+from store.disk.layout import check_free, no_store, store_above
 from store.errors import FlightbagError, Invalid, NoStore, Unavailable
 from store.ground.repository import Repository
 from store.ground.seen import Seen
@@ -96,6 +96,8 @@ def plan_syncs(
 def existing(path: str) -> Iterator[Repository | None]:
     """Yield the store at `path`, or None if nothing lies at `path` yet. Raise if something else lies there."""
     if not os.path.lexists(path):  # first: the error for it looks for stores nearby, on media that may not answer
+        if store_above(path) is not None:
+            raise no_store(path)
         yield None
         return
     try:

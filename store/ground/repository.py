@@ -20,7 +20,7 @@ from store.disk.media import Media
 from store.disk.staging import Staging
 from store.errors import Corrupt, Invalid, NotFound, Unavailable
 from store.format.ids import ObjectId
-from store.format.manifest import MISSION_ID
+from store.format.manifest import MISSION_ID, MISSION_ID_REMEDY
 from store.format.ref import ref_id
 from store.takeoff.evidence import StoreEvidence
 from store.takeoff.mission import Opened
@@ -224,7 +224,7 @@ class Repository:
         Everything that the manifest names is durable before the call.
         """
         if not MISSION_ID.fullmatch(mission):
-            raise Invalid(f"{mission[:80]!r} is not a valid mission id")
+            raise Invalid(f"{mission[:80]!r} is not a valid mission id", remedy=MISSION_ID_REMEDY)
         self.media.directory("missions")  # checked before the log line about the move
         facts = {"mission": mission, "manifest": str(manifest), "sequence": sequence}
         self.append_log(log.Event(int(time.time()), event, facts))

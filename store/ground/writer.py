@@ -16,7 +16,7 @@ from store.disk.quarantine import present
 from store.disk.staging import sweep
 from store.errors import FlightbagError, Invalid, Refused, Unavailable
 from store.format.ids import BuildKey, ObjectId
-from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID
+from store.format.manifest import ENVELOPE_LIMIT, MISSION_ID, MISSION_ID_REMEDY
 from store.ground.excerpt import first_few
 from store.ground.repository import Repository
 from store.ground.upkeep import absorb, absorb_manifest, rebuild
@@ -112,7 +112,7 @@ class Writer:
         """
         repository = self.repository
         if not MISSION_ID.fullmatch(mission):
-            raise Invalid(f"{mission[:80]!r} is not a valid mission id")
+            raise Invalid(f"{mission[:80]!r} is not a valid mission id", remedy=MISSION_ID_REMEDY)
         with self.inserting() as batch:
             batch.add_bytes(table)
             batch.commit()

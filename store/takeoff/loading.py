@@ -15,7 +15,7 @@ or that somebody swaps in after the check, are never used.
 
 from __future__ import annotations
 
-from store.errors import Invalid, NotFound
+from store.errors import Invalid, NotFound, instead_of
 from store.takeoff.mission import VerifiedMission
 
 
@@ -28,8 +28,10 @@ def load(mission: VerifiedMission, name: str, *, kind: str) -> memoryview:
     """
     entry = mission.table.find(name)
     if entry is None:
-        raise NotFound(f"mission {mission.facts.id} has no entry {name}", entry=name)
+        remedy = instead_of(name, [entry.name for entry in mission.table.entries])
+        raise NotFound(f"mission {mission.facts.id} has no entry {name}", remedy=remedy, entry=name)
     if entry.kind != kind:
         text = f"{name} is an entry of kind {entry.kind}, not {kind}"
-        raise Invalid(text, entry=name, expected=kind, actual=entry.kind)
+        remedy = f"give the name of an entry of kind {kind}, or the kind {entry.kind}"
+        raise Invalid(text, remedy=remedy, entry=name, expected=kind, actual=entry.kind)
     return memoryview(mission.evidence.bytes_of(entry.id, entry.size)).toreadonly()

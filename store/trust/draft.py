@@ -228,7 +228,8 @@ def founding(
     }
     for name, role in roles.items():
         if not role.can_be_met and (name in ("root", "mission") or name in thresholds):
-            raise Invalid(f"the role {name} needs {role.threshold} signatures, but has {len(role.keys)} keys")
+            text = f"the role {name} needs {role.threshold} signatures, but has {len(role.keys)} keys"
+            raise Invalid(text, remedy="give more keys of this role, or a lower threshold")
     root, mission, release, builder = roles["root"], roles["mission"], roles["release"], roles["builder"]
     draft = RootDraft.of(None, TrustRoot(1, domain, 1, issued_at, salt, root, mission, release, builder))
     for key, called in (names or {}).items():
@@ -246,7 +247,8 @@ def with_key(draft: RootDraft, role_name: RoleName, key: PublicKey, name: str = 
         raise Untrusted(f"the key {text} is revoked, and stays so", remedy="make a new key", kind="revoked-key")
     role = draft.root.role(role_name)
     if key in role.keys and name in ("", draft.root.name_of(key.kid)):
-        raise Invalid(f"the key {text} is already in the role {role_name}")
+        remedy = "give another key, or another name with --name"
+        raise Invalid(f"the key {text} is already in the role {role_name}", remedy=remedy)
     keys = tuple(sorted({*role.keys, key.require_enrollable()}))
     draft = draft.with_fields(**{role_name: replace(role, keys=keys)})
     return with_name(draft, key, name) if name else draft
@@ -270,7 +272,8 @@ def without_key(draft: RootDraft, name: RoleName, key: PublicKey) -> RootDraft:
     """
     role = draft.root.role(name)
     if key not in role.keys:
-        raise Invalid(f"the key {draft.root.key_text(key.kid)} is not in the role {name}")
+        text = f"the key {draft.root.key_text(key.kid)} is not in the role {name}"
+        raise Invalid(text, remedy="`flightbag trust show` lists the keys of each role")
     elsewhere = any(key in draft.root.role(other).keys for other in ROLES if other != name)
     names = draft.root.names if elsewhere else tuple(item for item in draft.root.names if item[0] != key)
     return _fewer(draft, names=names, **{name: replace(role, keys=tuple(one for one in role.keys if one != key))})
@@ -279,7 +282,7 @@ def without_key(draft: RootDraft, name: RoleName, key: PublicKey) -> RootDraft:
 def with_revoked(draft: RootDraft, key: PublicKey) -> RootDraft:
     """Return the draft with one more revoked key, which leaves every role and never counts again. Raises Invalid."""
     if key in draft.root.revoked:
-        raise Invalid(f"the key {draft.root.key_text(key.kid)} is already revoked")
+        raise Invalid(f"the key {draft.root.key_text(key.kid)} is already revoked", remedy="nothing is to be done")
     roles = {
         name: replace(role, keys=tuple(one for one in role.keys if one != key))
         for name in ROLES
@@ -308,7 +311,8 @@ def with_new_epoch(draft: RootDraft) -> RootDraft:
     """
     old = None if draft.before is None else draft.before.root.epoch
     if old is None or draft.root.epoch > old or old == INT_MAX:
-        raise Invalid(f"the draft is of epoch {draft.root.epoch}; a root begins at most one epoch")
+        text = f"the draft is of epoch {draft.root.epoch}; a root begins at most one epoch"
+        raise Invalid(text, remedy="sign the draft as it is, and put it into effect first")
     return draft.with_fields(epoch=old + 1)
 
 

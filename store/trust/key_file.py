@@ -222,7 +222,8 @@ def check_passphrase(passphrase: bytes) -> None:
             remedy="take four or more random words: who has the file can try passphrases without limit",
         )
     if len(passphrase) > MAX_PASSPHRASE:
-        raise Invalid(f"the passphrase has {len(passphrase)} bytes, at most {MAX_PASSPHRASE} are allowed")
+        text = f"the passphrase has {len(passphrase)} bytes, at most {MAX_PASSPHRASE} are allowed"
+        raise Invalid(text, remedy="take a shorter one; a file gives its first line")
 
 
 def encrypted(der: bytes, passphrase: bytes) -> bytes:

@@ -173,7 +173,7 @@ class PrivateKey:
         if protected and passphrase is None:
             raise PassphraseNeeded("the private key is encrypted and needs a passphrase")
         if not protected and passphrase is not None:
-            raise Invalid("the private key is not encrypted, but a passphrase was given")
+            raise Invalid("the private key is not encrypted, but a passphrase was given", remedy="leave it out")
         try:
             if label == OPENSSH:
                 key: object = serialization.load_ssh_private_key(data, passphrase)
@@ -215,6 +215,8 @@ def sign(envelope: Envelope, signer: Signer, aad: bytes) -> Envelope:
     signature = Signature(kid, signer.sign(envelope.to_be_signed(kid, aad)))
     if not signer.public.verifies(envelope, signature, aad):
         raise Untrusted(
-            f"the signer of {kid.hex()[:12]} returned a signature that does not verify", kind="bad-signature"
+            f"the signer of {kid.hex()[:12]} returned a signature that does not verify",
+            remedy="check that the command signs with this key, and the bytes as they are",
+            kind="bad-signature",
         )
     return envelope.with_signature(signature)

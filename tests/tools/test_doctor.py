@@ -39,7 +39,7 @@ def test_the_status_and_the_lines_tell_problems(
 ) -> None:
     checks = [Check(f"name {state}", state, f"text of {state} " + "word " * 30, "do this") for state in states]
     monkeypatch.setattr(module, "examine", lambda *_args, **_options: iter(checks))
-    ran = flightbag("doctor")
+    ran = flightbag("doctor", columns=80)
     assert ran.status == status, ran.err
     assert all(len(line) <= 80 for line in ran.out.splitlines())
     for state in states:

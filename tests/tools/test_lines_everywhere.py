@@ -36,7 +36,7 @@ def long_names(_first_built: Desk, tmp_path_factory: pytest.TempPathFactory) -> 
     (folder / "camera.yaml").write_text("fx: 801.5\n")
     done("build", folder / f"{MISSIONS[0]}.toml", "--store", desk.store, "--key", folder / "second.key")
     done("pin", desk.store, f"kept-{LONG}", MISSIONS[0])
-    done("aircraft", "enrol", folder / "state", "--id", f"uav-{LONG}", "--host", "cpu", "--trust", desk.root)
+    done("aircraft", "enrol", "--state", folder / "state", "--id", f"uav-{LONG}", "--host", "cpu", "--trust", desk.root)
     done("verify", desk.store, "--trust", desk.root, "--receipt-key", folder / "second.key")
     return desk
 
@@ -65,8 +65,8 @@ SEEN = {
     f"sync ground {LONG}": 0,
     "sync ground one two --dry-run": 0,
     "pack ground -o bag.tar": 0,
-    "unpack bag.tar aboard": 0,
-    "aircraft show state": 0,
+    "unpack aboard bag.tar": 0,
+    "aircraft show --state state": 0,
     "doctor ground": 0,
     f"rollback ground {MISSIONS[0]} --key second.key --dry-run": 0,
     "verify ground --trust pinned.root.cbor": 0,
@@ -76,7 +76,7 @@ SEEN = {
     f"checkout ground {MISSIONS[1]} out-{LONG} --trust pinned.root.cbor": 0,
     f"show ground nroth-{LONG}": 1,
     f"log ground nroth-{LONG}": 1,
-    f"prove ground {MISSIONS[0]} calibration/camera.yaml --out x.proof": 1,
+    f"prove ground {MISSIONS[0]} calibration/camera.yaml -o x.proof": 1,
 }
 
 
@@ -85,7 +85,7 @@ def test_every_line_fits(long_names: Desk, monkeypatch: pytest.MonkeyPatch) -> N
     seen = {typed: flightbag(*typed.split(), columns=80) for typed in SEEN}
     assert {typed: (ran.status, ran.err) for typed, ran in seen.items() if ran.status != SEEN[typed]} == {}
     wide = {typed: lines for typed, ran in seen.items() if (lines := too_wide(ran))}
-    [line] = wide.pop("aircraft show state")  # one line, which goes into a file as it is
+    [line] = wide.pop("aircraft show --state state")  # one line, which goes into a file as it is
     assert line.endswith(f" uav-{LONG}")
     assert wide == {}
 

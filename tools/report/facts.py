@@ -41,7 +41,7 @@ from store.takeoff.mission import Binding, Opened, Verdict
 from store.takeoff.verify import verify_mission
 from store.takeoff.withdrawn import withdrawn
 from store.trust.root import ROLES, TrustRoot, advance
-from tools import keyfiles, render
+from tools import keyfiles, render, render_engines
 from tools.fsck import ledger_path
 from tools.legend import DESCRIBED, SIGNS, Sign
 from tools.maps import MOST_COMPARED, others_of
@@ -329,7 +329,7 @@ def _engines(asked: Asked, repository: Repository, opened: Opened) -> Iterator[E
             return
         raise
     for name, card in cards.items():
-        yield Engine(name, render.card_rows(card.as_json()), card.proven, texts.get(name, []))
+        yield Engine(name, render_engines.card_rows(card.as_json()), card.proven, texts.get(name, []))
 
 
 def _fidelity(opened: Opened) -> Iterator[tuple[str, Figure]]:
