@@ -11,16 +11,18 @@ import functools
 import signal
 import sys
 from collections.abc import Callable, Container, Iterable, Mapping
-from typing import Any, ParamSpec, TextIO
+from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
 
 import click
 
 from store.errors import NO_SPACE, FlightbagError, Invalid, Unavailable, no_space
-from store.findings import Finding
 from tools.lines import fitted, shortened
 from tools.parameters import Later
 from tools.printable import printable
 from tools.streams import OutputLost, discard
+
+if TYPE_CHECKING:
+    from store.findings import Finding
 
 OK, NO, USAGE, UNKNOWN, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 128 + signal.SIGINT, 128 + signal.SIGPIPE
 # What each says, for people: docs/commands.md lists them. `store-fsck` has statuses of its own (see `fsck`).
@@ -55,6 +57,8 @@ def status_of_findings(findings: Iterable[Finding]) -> int:
 
 def lacks_signatures(signatures: int, threshold: int) -> Finding:
     """Return the finding of a draft that was to be published, and has too few signatures."""
+    from store.findings import Finding  # not above: the start of the program would wait for it
+
     text = f"it has {signatures} of {threshold} required signatures"
     return Finding("threshold", text, remedy="the next key signs")
 

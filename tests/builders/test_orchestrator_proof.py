@@ -282,7 +282,7 @@ def test_the_whole_way(desk: Desk) -> None:
     assert kinds(desk, stick, "--state", state) == []
     assert kinds(desk, stick, "--trust", desk.root) == ["unproven"]
     (proof,) = flightbag("aircraft", "show", "--state", state, "--json").json["proofs"]
-    assert f"proven      {proof}" in flightbag("aircraft", "show", "--state", state).out
+    assert f"proven      {proof[:12]}" in flightbag("aircraft", "show", "--state", state).out
 
     # Another class is another machine.
     other = f"{HERE.partition('+')[0]}+ort-1.23.0"

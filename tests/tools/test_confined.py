@@ -32,7 +32,7 @@ def test_it_prints_what_it_would_print_here(built: Desk) -> None:
     for more in ((), ("--json",), ("--zoom", "3")):
         Image.effect_noise((256, 256), 80).convert("RGB").save(built.folder / "one.png")
         args = ("query", built.store, "left", built.folder / "one.png", "--trust", built.root, *more)
-        there = flightbag(*args, columns=80)
+        there = flightbag(*args, columns=80)  # the child has no other width
         with pytest.MonkeyPatch.context() as patch:
             confine_here(patch)
             assert flightbag(*args, columns=80) == there

@@ -382,8 +382,8 @@ def fifo(tmp_path: Path) -> Iterator[Path]:
         "probe store north-ridge --trust FIFO",
         "checkout store north-ridge out --trust FIFO",
         "check-proof FIFO 00 --trust root",
-        "aircraft enrol state --id uav-07 --host cpu --trust FIFO",
-        "aircraft show FIFO",
+        "aircraft enrol --state state --id uav-07 --host cpu --trust FIFO",
+        "aircraft show --state FIFO",
     ],
 )
 def test_a_fifo_is_never_waited_for(fifo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:

@@ -106,9 +106,9 @@ def test_against_a_receipt(source: Path, tmp_path: Path) -> None:
     assert f"{tmp_path / 'bag.tar'} is no receipt" in ran.err
     assert "-> give the folder of a store, or a file of receipts/" in ran.err
     ran = flightbag("unpack", tmp_path / "bag.tar", tmp_path / "new")
-    assert (ran.status, f"give the store first: {tmp_path / 'new'}" in ran.words) == (2, True)
+    assert (ran.status, f"give the store first: {tmp_path / 'new'}" in ran.err) == (2, True)
     ran = flightbag("unpack", tmp_path / "new", tmp_path / "there")
-    assert (ran.status, "STORE comes first, then the bags" in ran.words) == (3, True)
+    assert (ran.status, "STORE comes first, then the bags" in ran.err) == (3, True)
 
 
 def test_through_a_pipe_between_programs(source: Path, tmp_path: Path) -> None:

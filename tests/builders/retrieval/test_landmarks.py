@@ -108,7 +108,7 @@ def test_quality_measures_landmarks_again(field: Desk) -> None:
     assert (one["value"], one["holds"], one["queries"]) == (10**6, True, len(PLACES))
     left_out = flightbag(*command)
     assert left_out.status == 3
-    assert "NOT MEASURED: --landmarks is missing" in left_out.out
+    assert "NOT MEASURED: --landmarks is missing" in left_out.words
     # Another distance is another figure; a place nearby is not found.
     assert flightbag(*command, *given[:2], "--within", WITHIN_M + 1).status == 3
     points = json.loads((field.folder / "points.geojson").read_text())
