@@ -22,7 +22,7 @@ from store.remotes.place import Bucket, Folder, Host, place_of
 from tools import lines
 from tools.arguments import Json, config_folder, print_lines
 from tools.parameters import Argument
-from tools.status import OK, command, print_json, say, warn
+from tools.status import OK, action, command, notice, print_json, say, warn
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _FILE, _LIMIT = "remotes.toml", 64 * 2**10
@@ -52,7 +52,7 @@ def place_named(text: str) -> str:
             f"{text} is a remote ({place}), and also lies in the current folder",
             remedy=f"give ./{text} for the one here, or {place} for the remote",
         )
-    warn(f"{text} is the remote {place}")
+    notice(f"{text} is the remote {place}")
     return place
 
 
@@ -74,7 +74,7 @@ def store_named(text: str) -> str:
     return path
 
 
-@command
+@action
 def add(
     name: Annotated[str, Argument(metavar="NAME", help="Letters, digits, _ and -, for example hangar.")],
     place: Annotated[str, Argument(metavar="PLACE", help="A folder, user@host:PATH by ssh, or s3://BUCKET/PREFIX.")],
@@ -124,7 +124,7 @@ def ls(as_json: Json = False) -> int:
     return OK
 
 
-@command
+@action
 def remove(
     name: Annotated[str, Argument(metavar="NAME", help="The name of a remote.")],
     as_json: Json = False,

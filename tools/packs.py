@@ -13,7 +13,7 @@ from typing import Annotated, Any, BinaryIO
 from store.disk.layout import open_store
 from store.disk.media import CHUNK
 from store.disk.opening import OtherType, nearest, open_file, type_name
-from store.errors import FlightbagError, Invalid, Unavailable
+from store.errors import FlightbagError, Invalid, Unavailable, either
 from store.findings import Finding
 from store.format.receipt import RECEIPT_LIMIT
 from store.ground.repository import Repository
@@ -26,7 +26,7 @@ from tools.named_remotes import folder_named
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import bytes_bar, reading_bar
-from tools.status import NO, OK, error_json, exits, fail, print_json, status_of, warn
+from tools.status import NO, OK, error_json, exits, fail, notice, print_json, status_of, warn, writes
 from tools.streams import write_output
 from tools.sync import effect, refusals
 
@@ -36,7 +36,10 @@ _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _LISTED = 10
 
 
-@exits(kept="each file that is there is a whole bag or part; a pipe got half a bag, which unpack refuses; pack again")
+@exits(
+    kept="each file that is there is a whole bag or part; a pipe got half a bag, which unpack refuses; pack again",
+    acts=writes,
+)
 def pack_command(
     store: StoreOrMission,
     missions: Annotated[
@@ -97,8 +100,10 @@ def pack_command(
     else:
         lines = list(_packed(bag, files))
         # Standard output has the bag.
-        warn(*lines) if output == "-" else print_lines(lines)
-    return NO if bag.plan.newer or bag.plan.refused else OK
+        status = NO if bag.plan.newer or bag.plan.refused else OK
+        told = notice if status == OK else warn
+        told(*lines) if output == "-" else print_lines(lines)
+    return status
 
 
 def _receipt(path: str) -> bytes | None:
@@ -214,7 +219,8 @@ def _target(store: str | None, after: Sequence[str]) -> str:
 
 @exits(
     kept="objects that were unpacked stay, and a mission appears only with all of its objects; "
-    "the same unpack writes what is missing"
+    "the same unpack writes what is missing",
+    acts=writes,
 )
 def unpack_command(
     target: Annotated[
@@ -242,7 +248,7 @@ def unpack_command(
         text = f"{target} is a file, and the first argument is the store to unpack to"
         raise Invalid(text, remedy=f"give the store first: {bags[0]} {target}", path=target)
     outcomes: list[tuple[str, Unpacked | FlightbagError]] = []
-    places = " or ".join("standard input" if path == "-" else path for path in (*bags, target))
+    places = either(["standard input" if path == "-" else path for path in (*bags, target)])
     with patience(Bound(places, None, as_json=as_json)), reading_bar("unpacking") as progress:
         for path in bags:
             try:

@@ -160,7 +160,7 @@ class PlanFile(GeometryFile):
 
     def _version(self, table: dict[str, Any], place: str, known: tuple[int, ...]) -> None:
         if (version := table.get("version")) not in known:
-            listed = " or ".join(map(str, known))
+            listed = either([str(one) for one in known])
             self.refuse(
                 place, f"is {value_text(version)}, must be {listed}", "save it with QGroundControl 3.5 or later"
             )
