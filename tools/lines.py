@@ -11,8 +11,9 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from enum import Enum
-from typing import TextIO
+from typing import TextIO, TypeVar
 
+T = TypeVar("T")
 # The columns of an output that is no terminal, and the fewest of one that is.
 PIPED, _FEWEST = 80, 40
 # The fewest columns that the last column of a table gets, and any other.
@@ -52,6 +53,12 @@ def is_verbose() -> bool:
 def short(id_: object) -> str:
     """Return an id, a build key, a kid or a hash as people read it: its first 12 hex digits, all of them with -v."""
     return str(id_) if is_verbose() else str(id_)[:_ID_DIGITS]
+
+
+def cut(items: Sequence[T], most: int) -> tuple[Sequence[T], int]:
+    """Return the first items of a list as people read it, and how many more there are: with -v all of them, and 0."""
+    named = items if is_verbose() else items[:most]
+    return named, len(items) - len(named)
 
 
 def shortened(text: str) -> str:

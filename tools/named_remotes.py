@@ -12,11 +12,12 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated
 
 from store.disk.durable import Disk, replace_file
 from store.disk.opening import OtherType, open_file
-from store.errors import Conflict, Invalid, NotFound, Unavailable, instead_of
+from store.errors import Conflict, FlightbagError, Invalid, NotFound, Unavailable, instead_of
 from store.format.toml import TomlError, parse_toml
 from store.remotes.place import Bucket, Folder, Host, place_of
 from tools import lines
@@ -54,6 +55,13 @@ def place_named(text: str) -> str:
         )
     notice(f"{text} is the remote {place}")
     return place
+
+
+def remote_names(_first: str | None) -> list[str]:
+    """Return the names of remotes, for a shell to offer; none, without a message, where they cannot be read."""
+    with suppress(FlightbagError):
+        return sorted(_read())
+    return []
 
 
 def folder_named(text: str, option: str) -> str:
@@ -126,7 +134,7 @@ def ls(as_json: Json = False) -> int:
 
 @action
 def remove(
-    name: Annotated[str, Argument(metavar="NAME", help="The name of a remote.")],
+    name: Annotated[str, Argument(metavar="NAME", help="The name of a remote.", offers=remote_names)],
     as_json: Json = False,
 ) -> int:
     """Forget a named remote. What lies at its place stays.

@@ -22,7 +22,8 @@ from store.remotes.pack import Pack, carried_by, plan_pack, write_files, write_p
 from store.remotes.unpack import Unpacked, unpack
 from tools import render
 from tools.arguments import Json, StoreOrMission, before_files, leading, mission_names, print_lines
-from tools.named_remotes import folder_named
+from tools.lines import cut
+from tools.named_remotes import folder_named, remote_names
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import bytes_bar, reading_bar
@@ -95,14 +96,14 @@ def pack_command(
                 files = [output]
                 with stream as write:
                     write_part(bag, 0, source, write, progress)
+    status = NO if bag.plan.newer or bag.plan.refused else OK
     if as_json:
         print_json(_packed_json(bag, files), refusals(bag.plan))
-    else:
-        lines = list(_packed(bag, files))
-        # Standard output has the bag.
-        status = NO if bag.plan.newer or bag.plan.refused else OK
-        told = notice if status == OK else warn
-        told(*lines) if output == "-" else print_lines(lines)
+    elif output != "-":
+        print_lines(_packed(bag, files))
+    else:  # standard output has the bag
+        tell = notice if status == OK else warn
+        tell(*_packed(bag, files))
     return status
 
 
@@ -229,6 +230,7 @@ def unpack_command(
             "The store to unpack to. One that is given is created if it does not exist.",
             _target,
             is_first=lambda _: True,
+            offers=remote_names,
         ),
     ],
     bags: Annotated[
@@ -320,8 +322,8 @@ def _unpacked(path: str, one: Unpacked) -> Iterator[str]:
 
 def _lacking(one: Unpacked) -> Iterator[str]:
     if one.lacking:
-        more = f" and {len(one.lacking) - _LISTED} more" if len(one.lacking) > _LISTED else ""
-        numbers = f"{', '.join(map(str, one.lacking[:_LISTED]))}{more}"
+        named, more = cut(one.lacking, _LISTED)
+        numbers = ", ".join(map(str, named)) + (f" and {more} more" if more else "")
         parts = "part" if len(one.lacking) == 1 else "parts"
         yield f"still to come: {parts} {numbers} of {one.head.parts}; until then no mission of this bag is updated"
 

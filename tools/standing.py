@@ -130,11 +130,11 @@ def _differences(one: Comparison, published: bool) -> Iterator[str]:
     for difference in one.differences:
         by_kind.setdefault(difference.kind, []).append(difference)
     for same in by_kind.values():
-        named = same if lines.is_verbose() else same[:_NAMED]
+        named, more = lines.cut(same, _NAMED)
         for difference in named:
             yield from lines.wrapped(_words(difference), "  ", "    ")
-        if len(same) > len(named):
-            yield f"  {same[0].kind}: and {len(same) - len(named)} more (see -v)"
+        if more:
+            yield f"  {same[0].kind}: and {more} more (see -v)"
 
 
 def _words(one: Difference) -> str:

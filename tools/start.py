@@ -180,7 +180,7 @@ app = Commands(
 def statuses(args: Sequence[str]) -> tuple[int, int]:
     """Return the statuses for a mistake in the arguments, and for output that cannot be written: those of `store-fsck`
     for the command `fsck`."""
-    if args[:1] != ["fsck"]:
+    if next((one for one in args if not one.startswith("-")), "") != "fsck":
         return USAGE, UNKNOWN
     from tools import fsck
 

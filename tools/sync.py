@@ -21,7 +21,7 @@ from store.remotes.place import Bucket, Folder, Host, place_of
 from store.values import replace
 from tools import render
 from tools.arguments import GiveUp, Json, cache_folder, leading, patience_of, print_lines
-from tools.named_remotes import place_named
+from tools.named_remotes import place_named, remote_names
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import reading_bars
@@ -86,6 +86,7 @@ def run(
             "The store to copy from: a folder, user@host:PATH by ssh, s3://BUCKET/PREFIX, or a named remote.",
             metavar="SRC",
             is_first=lambda _: True,
+            offers=remote_names,
         ),
     ],
     targets: Annotated[
@@ -94,6 +95,7 @@ def run(
             metavar="DST",
             help="The stores to copy to: folders, user@host:PATH by ssh, s3://BUCKET/PREFIX, or named remotes. "
             "One that does not exist is created.",
+            offers=remote_names,
         ),
     ],
     mission: Annotated[list[str] | None, Option(metavar="ID", help="Copy only this mission. May be repeated.")] = None,

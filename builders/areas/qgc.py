@@ -16,6 +16,7 @@ from typing import Any
 
 from builders.areas.geometry import Geometry, GeometryFile, Home, value_text
 from builders.areas.mavlink import Item, Items, Position, home_of, whole
+from store.errors import either
 
 FENCE, SURVEY = "geofence", "survey"
 _SAVE_AGAIN = "open it in QGroundControl, and save it again"
