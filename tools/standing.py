@@ -39,7 +39,7 @@ def status(
     """Show what of a mission file is stale in the store: what is published, what a build would change, what waits.
 
     Nothing is written, decoded or compiled, and tiles of unchanged sources are not read. Of
-    stored objects the sizes are compared: `flightbag fsck` reads them. The status is 0 where
+    stored objects those are read that changed since they were last read. The status is 0 where
     a build has nothing to do, 1 where it has, and 3 where something could not be looked at.
 
     Example: flightbag status north-ridge.toml --store ground
@@ -88,7 +88,7 @@ _ENGINE = {
 def _published(item: Standing, now: int, *, verbose: bool) -> Iterator[tuple[str, str]]:
     one = item.published
     if one is None:
-        yield "published", "nothing" if not item.unknown else "unknown"
+        yield "published", _damage(item) or ("unknown" if item.unknown else "nothing")
         return
     yield "published", f"flight {one.flight}, sequence {one.sequence}, {render.when(one.issued_at)}"
     yield from (("  signed by", _key(signer, verbose=verbose)) for signer in one.signers)
@@ -102,6 +102,8 @@ def _published(item: Standing, now: int, *, verbose: bool) -> Iterator[tuple[str
 def _draft(item: Standing, now: int, *, verbose: bool) -> Iterator[tuple[str, str]]:
     one = item.draft
     if one is None:
+        if item.comparison is not None and item.comparison.draft is not None:
+            yield "draft", "DOES NOT HOLD: `flightbag ls` says why"
         return
     yield "draft", f"{len(one.signers)} of {one.threshold} signatures, signing code {one.signing_code}"
     yield from (("  signed by", _key(signer, verbose=verbose)) for signer in one.signers)
@@ -116,6 +118,13 @@ def _draft(item: Standing, now: int, *, verbose: bool) -> Iterator[tuple[str, st
         differs = item.comparison.draft
         kinds = ", ".join(dict.fromkeys(difference.kind for difference in differs))
         yield "  content", f"another than the mission file now: {kinds}" if differs else "that of the mission file now"
+
+
+def _damage(item: Standing) -> str:
+    """Return what the comparison has seen of a published manifest that could not be read; "" for none."""
+    differences = () if item.comparison is None else item.comparison.differences
+    lost = [one.detail for one in differences if (one.kind, one.change) == ("store", "lost")]
+    return lines.shortened(f"DAMAGED: {lost[0]}") if lost else ""
 
 
 def _key(signer: Signer, *, verbose: bool) -> str:
@@ -149,7 +158,7 @@ def _words(one: Difference) -> str:
     return f"{text}: {one.detail}" if one.detail else text
 
 
-_CHANGE = {"lost": "is missing or damaged in the store", "due": "ends soon"}
+_CHANGE = {"lost": "is missing or damaged", "due": "ends soon"}
 
 
 def _map(one: Difference) -> Sequence[str]:

@@ -43,6 +43,22 @@ def test_a_draft_says_who_has_signed(built: Desk) -> None:
     assert f"next: flightbag sign {built.store} left --key KEY" in ran.words
 
 
+def test_damage_is_never_shown_as_nothing(built: Desk) -> None:
+    mission = built.folder / "left.toml"
+    draft = built.store / "drafts" / "left"
+    draft.parent.mkdir(exist_ok=True)
+    draft.write_bytes(b"torn")
+    ran = flightbag("status", mission, "--store", built.store)
+    assert "draft DOES NOT HOLD" in ran.words
+    assert "DOES NOT HOLD: the envelope" in flightbag("ls", built.store).words
+    draft.unlink()
+    published = flightbag("status", mission, "--store", built.store, "--json").json["published"]["manifest"]
+    (built.store / "objects" / published[:2] / published[2:]).unlink()
+    ran = flightbag("status", mission, "--store", built.store)
+    assert ran.status == 1
+    assert f"published DAMAGED: the manifest of left does not verify: object {published[:12]} is missing" in ran.words
+
+
 def test_what_could_not_be_looked_at_is_the_status_3(built: Desk) -> None:
     (built.folder / "embedder.onnx").unlink()
     ran = flightbag("status", built.folder / "left.toml", "--store", built.store)
