@@ -23,7 +23,15 @@ from typing import NoReturn
 import click
 
 from store.errors import FlightbagError, Unavailable
-from tools.status import INTERRUPTED, READER_GONE, fail, fail_usage, interrupted_error, is_document_begun, print_document
+from tools.status import (
+    INTERRUPTED,
+    READER_GONE,
+    fail,
+    fail_usage,
+    interrupted_error,
+    is_document_begun,
+    print_document,
+)
 from tools.streams import STANDARD_OUTPUT, OutputLost, discard, empty_streams, flush_streams, open_streams
 
 # Open files that a process may have. A store has 256 folders of objects, which stay open; several stores may be open.

@@ -117,7 +117,8 @@ def _draft(item: Standing, now: int, *, verbose: bool) -> Iterator[tuple[str, st
     elif item.comparison is not None and item.comparison.draft is not None:
         differs = item.comparison.draft
         kinds = ", ".join(dict.fromkeys(difference.kind for difference in differs))
-        yield "  content", f"another than the mission file now: {kinds}" if differs else "that of the mission file now"
+        another = f"another than the mission file now: {kinds}; a build discards the draft"
+        yield "  content", another if differs else "that of the mission file now"
 
 
 def _damage(item: Standing) -> str:

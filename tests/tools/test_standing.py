@@ -43,6 +43,19 @@ def test_a_draft_says_who_has_signed(built: Desk) -> None:
     assert f"next: flightbag sign {built.store} left --key KEY" in ran.words
 
 
+def test_a_build_that_has_nothing_else_to_do_discards_a_draft_and_both_say_so(built: Desk) -> None:
+    mission = built.write_mission("left", flight="2026-11-24-01")
+    assert flightbag("build", mission, "--store", built.store).status == 0
+    built.write_mission("left")
+    ran = flightbag("status", mission, "--store", built.store)
+    assert ran.status == 0, ran.out
+    assert "another than the mission file now: mission; a build discards the draft" in ran.words
+    for notes in (1, 0):
+        built_again = flightbag("build", mission, "--store", built.store, "--key", built.folder / "planner.key")
+        assert built_again.words.count("note: the draft is discarded") == notes
+        assert built_again.words.startswith("unchanged")
+
+
 def test_damage_is_never_shown_as_nothing(built: Desk) -> None:
     mission = built.folder / "left.toml"
     draft = built.store / "drafts" / "left"
