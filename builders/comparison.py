@@ -133,7 +133,8 @@ def differences(
             yield Difference("file", file.name, "changed", detail="it lies elsewhere now")
     binding = Binding(now, proof=False)
     for finding in withdrawn(repository.evidence, opened).findings:
-        yield Difference("withdrawn", "", "changed", detail=finding.message)  # what is issued later flies
+        text = f"{finding.message}. What a build issues flies again: ask first who withdrew it"
+        yield Difference("withdrawn", "", "changed", detail=text)
     for finding in check_binding(repository.evidence, opened, plan.facts.id, binding, moment_of(opened, binding)):
         if finding.kind != "not-yet-valid":
             yield Difference("other", "", "changed", detail=finding.message)  # it could not fly, now or later

@@ -152,14 +152,15 @@ def _differences(one: Comparison, published: bool, *, verbose: bool) -> Iterator
 
 def _words(one: Difference) -> str:
     text = f"{one.kind} {one.name}".rstrip()
-    text += f" {_CHANGE.get(one.change, one.change)}" if one.change != "refused" else ""
+    if one.name or not one.detail:  # else the detail says what changed
+        text += f" {_CHANGE.get(one.change, one.change)}" if one.change != "refused" else ""
     facts = [*([f"by {', '.join(one.fields)}"] if one.fields else []), *_map(one)]
     if facts:
         text += f", {', '.join(facts)}"
-    return f"{text}: {one.detail}" if one.detail else text
+    return lines.shortened(f"{text}: {one.detail}" if one.detail else text)
 
 
-_CHANGE = {"lost": "is missing or damaged", "due": "ends soon"}
+_CHANGE = {"lost": "is missing or damaged"}
 
 
 def _map(one: Difference) -> Sequence[str]:
