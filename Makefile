@@ -84,7 +84,7 @@ bench: $(VENV)/.stamp
 	$(BIN)/python -m tests.bench report
 	$(BIN)/python -m tests.bench write
 
-# What is made from the program: docs/commands.md, docs/json.md, docs/mission-file.md and the manual pages in man/.
+# What is made from the program: docs/commands.md, docs/json.md, docs/mission-file.md and the manual pages in docs/man.
 reference: $(VENV)/.stamp
 	$(BIN)/python -m tests.support.reference
 

@@ -291,9 +291,16 @@ class Media:
     def first_names(self, name: str, most: int = FOLDER_LIMIT, *, folders: bool = False) -> list[str]:
         """Return at most so many names of a directory, with `folders` of the folders in it, in the order in which the
         medium lists them."""
-        with _explained(self.absolute(name)), os.scandir(self.directory(name)) as entries:
-            wanted = (entry for entry in entries if entry.is_dir(follow_symlinks=False)) if folders else entries
-            return [entry.name for entry in islice(wanted, most)]
+        folder = self.directory(name)
+        with _explained(self.absolute(name)):
+            # Listings of one descriptor share one position: beside another thread each would be a part.
+            own = os.open(".", _DIRECTORY, dir_fd=folder)
+            try:
+                with os.scandir(own) as entries:
+                    wanted = (entry for entry in entries if entry.is_dir(follow_symlinks=False)) if folders else entries
+                    return [entry.name for entry in islice(wanted, most)]
+            finally:
+                os.close(own)
 
     def names_if_there(self, name: str) -> list[str]:
         """Return the names in a directory, ascending, without what operating systems drop there (see `droppings`); none

@@ -94,7 +94,8 @@ def nearest(path: str | os.PathLike[str]) -> str:
         return there if meant and os.path.lexists(there := os.path.join(meant, name)) else ""
     try:
         with os.scandir(folder or os.curdir) as entries:
-            names = [entry.name for entry in islice(entries, 1000)]
+            # A link that leads to nothing is not what was meant by it.
+            names = [entry.name for entry in islice(entries, 1000) if entry.name != name]
     except (OSError, ValueError):
         return ""
     by_lower = {one.lower(): one for one in sorted(names, reverse=True)}

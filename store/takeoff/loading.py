@@ -7,7 +7,7 @@ b'fx: 1.0\\n'
 >>> load(mission, "files/calibration/camera.yaml", kind="engine")
 Traceback (most recent call last):
     ...
-store.errors.Invalid: files/calibration/camera.yaml is an entry of kind file, not engine
+store.errors.Invalid: files/calibration/camera.yaml is an entry of kind file, not engine; ...
 
 The bytes are read and hashed in one pass, into memory of their own. Bytes that a bad medium returns on a second read,
 or that somebody swaps in after the check, are never used.

@@ -1,4 +1,4 @@
-"""The manual pages, made from the program: `man/flightbag.1`, one page a command, and `store-fsck.1`.
+"""The manual pages, made from the program: `docs/man/flightbag.1`, one page a command, and `store-fsck.1`.
 
 `make reference` writes them. The macros are those of man(7), which mandoc and groff both read.
 """

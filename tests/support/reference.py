@@ -139,7 +139,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-MAN = REPOSITORY / "man"
+MAN = REPOSITORY / "docs" / "man"
 PAGES = {
     Path("docs/commands.md"): commands,
     Path("docs/json.md"): documents,

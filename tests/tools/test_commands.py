@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support.commands import flightbag
-from tests.support.every_command import commands
+from tests.support.every_command import USES, commands, every_command
+from tests.support.field import Desk
 from tools.commands import command_of
 from tools.parameters import Argument, Option
 from tools.start import app
@@ -150,3 +152,83 @@ def test_every_number_and_every_text_has_a_name_in_the_help() -> None:
     for name, command in commands(app):
         for one in command.params:
             assert one.metavar or (isinstance(one, click.Option) and one.is_flag), f"{name}: {one.name}"
+
+
+# -- what a command finds that was left out
+
+
+def test_sync_and_unpack_without_their_first_store(
+    built: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(built.store)
+    assert flightbag("sync", tmp_path / "copy", "--json").status == 0
+    assert (tmp_path / "copy" / "missions" / "left").exists()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bag.tar").touch()
+    ran = flightbag("unpack", "bag.tar", env={"FLIGHTBAG_STORE": str(tmp_path / "new")})
+    assert (ran.status, (tmp_path / "new").exists()) == (3, False), ran.err
+
+
+def test_every_command_that_takes_a_store_finds_it(equipped: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each use of a command in the store, with STORE left out, ends as it does with it."""
+    monkeypatch.chdir(equipped.store)
+    tried = 0
+    for name in sorted(every_command() - {"store-fsck", "gc"}):
+        args = [str(one) for one in USES[name].args(equipped)]
+        if args.count(str(equipped.store)) != 1 or USES[name].makes or USES[name].removes:
+            continue
+        at = args.index(str(equipped.store))
+        left_out = args[: at - 1] + args[at + 1 :] if args[at - 1] == "--store" else args[:at] + args[at + 1 :]
+        ran, short = flightbag(*args), flightbag(*left_out)
+        assert (short.status, ran.status in (0, 1)) == (ran.status, True), (name, short.err)
+        assert f"flightbag: store {equipped.store}" in short.err, name
+        tried += 1
+    assert tried > 15
+
+
+def test_verify_always_says_which_store(built: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, words in ((built.folder, ("ground",)), (built.store, ()), (built.store / "trust", ("left",))):
+        monkeypatch.chdir(folder)
+        ran = flightbag("verify", *words, "--trust", built.root)
+        assert (ran.status, ran.out.splitlines()[0]) == (0, f"store {built.store}")
+        assert flightbag("verify", *words, "--trust", built.root, "--json").json["store"] == str(built.store)
+
+
+# -- what else the environment gives
+
+
+def test_the_environment_gives_the_trust_root(built: Desk, tmp_path: Path) -> None:
+    env = {"FLIGHTBAG_TRUST": str(built.root)}
+    assert flightbag("verify", built.store, env=env).status == 0
+    inside = {"FLIGHTBAG_TRUST": str(built.store / "trust" / "1.root.cbor")}
+    ran = flightbag("verify", built.store, env=inside)
+    assert (ran.status, "lies inside" in ran.err) == (2, True)
+    monkey = {"FLIGHTBAG_TRUST": "1.root.cbor", "FLIGHTBAG_STORE": str(built.store)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(built.store / "trust")
+        ran = flightbag("verify", env=monkey)
+    assert (ran.status, "lies inside" in ran.err) == (2, True)
+
+
+def test_what_is_given_is_not_contradicted_by_the_environment(built: Desk, tmp_path: Path) -> None:
+    env = {"FLIGHTBAG_STATE": str(tmp_path / "state"), "FLIGHTBAG_TRUST": str(tmp_path / "none")}
+    assert flightbag("verify", built.store, "--trust", built.root, env=env).status == 0
+    ran = flightbag("verify", built.store, env=env)
+    assert (ran.status, "only one of them may be set" in " ".join(ran.err.split())) == (2, True)
+    host = ("--id", "uav-07", "--host", "cpu", "--trust", built.root)
+    assert flightbag("aircraft", "enrol", *host, env=env).status == 0
+    assert flightbag("aircraft", "show", "--json", env=env).json["id"] == "uav-07"
+    only = {"FLIGHTBAG_STATE": env["FLIGHTBAG_STATE"]}
+    assert flightbag("verify", built.store, "--trust", built.root, env=only).status == 0
+
+
+def test_the_environment_gives_keys_and_their_passphrase(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "words").write_text("four words or more\n")
+    env = {"FLIGHTBAG_PASSPHRASE_FILE": str(tmp_path / "words"), "FLIGHTBAG_STORE": str(desk.store)}
+    assert flightbag("keys", "new", tmp_path / "a key", env=env).status == 0
+    draft = tmp_path / "next.draft"
+    assert flightbag("trust", "add-key", draft, "root", f"{tmp_path}/a key.pub", env=env).status == 0
+    code = flightbag("trust", "show", draft, "--json").json["code"]
+    keys = {"FLIGHTBAG_KEY": os.pathsep.join((str(desk.folder / "owner.key"), str(tmp_path / "a key")))}
+    ran = flightbag("trust", "sign", draft, "--expect", code, "--json", env=env | keys)
+    assert (ran.status, len(ran.json["signers"])) == (0, 2), ran.err

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.commands import flightbag
 from tests.support.every_command import commands
+from tests.support.reference import MAN
 from tests.support.release import REPOSITORY, build, unreachable
 from tools.pages import read, rows_of
 from tools.start import app
@@ -102,7 +103,7 @@ def test_an_installed_program_has_the_pages_and_the_manual(tmp_path: Path) -> No
         files.extractall(tmp_path / "lib")
     assert {f"tools/docs/{name}.md" for name in PAGES} <= {re.sub("tutorials/", "", name) for name in names}
     installed = {name.rpartition("/")[2] for name in names if "/data/share/man/man1/" in name}
-    assert installed == {path.name for path in (REPOSITORY / "man").iterdir()}
+    assert installed == {path.name for path in (MAN).iterdir()}
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'lib')!r}); from tools.start import main; main()"
     command = [sys.executable, "-I", "-c", code, "help", "unproven"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

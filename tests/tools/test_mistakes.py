@@ -80,7 +80,7 @@ MISTAKES: dict[str, tuple[int, str, str]] = {
     "sign ground right --key planner.key": (2, "so it is not signed", "`flightbag show ground right --draft`"),
     "sign ground right --key planner.key --expect AAAAA-AAAAA": (1, "and not AAAAA-AAAAA", "compare the codes"),
     "trust rotate ground root.draft": (1, "lacks signatures", "`flightbag trust sign"),
-    "trust revoke ground next.draft 00000000": (2, "'00000000'", "`flightbag trust show`"),
+    "trust revoke ground next.draft 00000000": (1, "begins with 00000000", "give "),
     # A value.
     "trust add-key ground next.draft misson lab.key.pub": (2, "'misson' is not a role", "give mission"),
     "trust set-releases ground next.draft requird": (2, "'requird' is neither", "give required"),

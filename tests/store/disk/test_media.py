@@ -403,6 +403,17 @@ def test_reading_writes_nothing_and_leaves_no_descriptor(tmp_path: Path) -> None
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_listing_is_whole_beside_another_of_the_same_folder(store: Path) -> None:
+    for name in range(100):
+        (store / "missions" / f"m{name}").touch()
+    whole = sorted(os.listdir(store / "missions"))
+    with Media(store) as media, os.scandir(media.directory("missions")) as another:
+        next(another)
+        assert media.names("missions") == whole
+        assert len(media.first_names("missions", 5)) == 5
+        assert media.names("missions") == whole
+
+
 def test_names_are_sorted_and_any_bytes(store: Path) -> None:
     for name in (b"b", b"a", b"\xff"):
         (Path(os.fsdecode(os.fsencode(store) + b"/missions/" + name))).write_bytes(b"")
