@@ -115,10 +115,17 @@ def _draft(item: Standing, now: int, *, verbose: bool) -> Iterator[tuple[str, st
     if one.overtaken:
         yield "  overtaken", one.overtaken
     elif item.comparison is not None and item.comparison.draft is not None:
-        differs = item.comparison.draft
-        kinds = ", ".join(dict.fromkeys(difference.kind for difference in differs))
-        another = f"another than the mission file now: {kinds}; a build discards the draft"
-        yield "  content", another if differs else "that of the mission file now"
+        yield "  content", _content(item.comparison.draft)
+
+
+def _content(differences: Sequence[Difference]) -> str:
+    """Return how a draft differs from the mission file now. One that only lost something here may keep its signatures
+    through a build."""
+    other = [one for one in differences if one.change != "lost"]
+    kinds = ", ".join(dict.fromkeys(one.kind for one in other or differences))
+    if other:
+        return f"another than the mission file now: {kinds}; a build discards the draft"
+    return f"that of the mission file now{f', missing or damaged here: {kinds}' if kinds else ''}"
 
 
 def _damage(item: Standing) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from store.ground.repository import Repository
 from tests.support.commands import flightbag
 from tests.support.field import Desk
+from tests.support.stores import file_of
 
 
 def test_what_is_up_to_date_says_so_and_what_comes_next(built: Desk) -> None:
@@ -41,6 +43,12 @@ def test_a_draft_says_who_has_signed(built: Desk) -> None:
     assert f"missing 1 of {kid[:12]}" in ran.words
     assert "that of the mission file now" in ran.words
     assert f"next: flightbag sign {built.store} left --key KEY" in ran.words
+    with Repository.open(built.store) as repository:
+        engine = file_of(built.store, repository.current("left").table.of_kind("engine")[0].id)
+    engine.unlink()
+    assert "that of the mission file now, missing or damaged here: engine, store" in (
+        flightbag("status", mission, "--store", built.store).words
+    )
 
 
 def test_a_build_that_has_nothing_else_to_do_discards_a_draft_and_both_say_so(built: Desk) -> None:
