@@ -27,13 +27,14 @@ from builders.report import (
     rows_of,
     too_few_tiles,
 )
+from store.disk.index import open_index_for_reading
 from store.disk.layout import ORDERS, RESULTS
-from store.disk.media import object_path
-from store.errors import Corrupt, FlightbagError, Refused, Unavailable
+from store.disk.objects import confirm_object
+from store.errors import FlightbagError, Refused, Unavailable
 from store.format.duration import duration_text
 from store.format.entries import EntryTable
 from store.format.ids import ObjectId
-from store.format.manifest import Issue, Manifest
+from store.format.manifest import ENVELOPE_LIMIT, Issue, Manifest
 from store.format.missing import ENTRY
 from store.format.release import Approval
 from store.ground.issuing import Draft, draft_of, overtaken
@@ -132,7 +133,8 @@ def differences(
             yield Difference("file", file.name, "changed", detail="it lies elsewhere now")
     binding = Binding(now, proof=False)
     for finding in withdrawn(repository.evidence, opened).findings:
-        yield Difference("withdrawn", "", "changed", detail=finding.message)  # what is issued later flies
+        text = f"{finding.message}. What a build issues flies again: ask first who withdrew it"
+        yield Difference("withdrawn", "", "changed", detail=text)
     for finding in check_binding(repository.evidence, opened, plan.facts.id, binding, moment_of(opened, binding)):
         if finding.kind != "not-yet-valid":
             yield Difference("other", "", "changed", detail=finding.message)  # it could not fly, now or later
@@ -184,9 +186,10 @@ def releases_of(
 def compare(context: BuildContext, progress: Progress = silent, *, now: int) -> Comparison:
     """Return a mission file as it is now beside the published mission and its draft, without writing a byte.
 
-    It decodes and compiles nothing, and reads no tile of sources that have not changed since they were read. Of each
-    object that the mission needs it sees the size: an audit hashes them. `now` is unix seconds. Raise Unavailable where
-    something cannot be read, Invalid where the mission file or what it names is not in order.
+    It decodes and compiles nothing, and reads no tile of sources that have not changed since they were read. Of the
+    objects that a manifest needs it reads what a build would: those that may have changed since they were last read
+    whole. `now` is unix seconds. Raise Unavailable where something cannot be read, Invalid where the mission file or
+    what it names is not in order.
     """
     repository = context.repository
     with lookup_of(repository) as lookup:
@@ -195,7 +198,7 @@ def compare(context: BuildContext, progress: Progress = silent, *, now: int) -> 
     def to_manifest(read: Callable[[], Opened]) -> tuple[Difference, ...]:
         found: list[Difference] = []
         try:
-            found += differences(context, plan, read(), partial(_check_sizes, repository), now=now)
+            found += differences(context, plan, read(), partial(_check_objects, repository), now=now)
         except Unavailable:
             raise
         except FlightbagError as error:
@@ -220,16 +223,19 @@ def compare(context: BuildContext, progress: Progress = silent, *, now: int) -> 
     )
 
 
-def _check_sizes(repository: Repository, opened: Opened) -> None:
-    """Raise NotFound or Corrupt unless each object that a manifest names is in its place with its size. The manifest
-    itself was read, and of a draft is no object."""
-    for id_, size in opened.closure().items():
-        if id_ == opened.manifest_id:
-            continue
-        actual = repository.media.stamp(object_path(id_)).size
-        if actual != size:
-            text = f"object {id_} has {actual} bytes, expected {size}"
-            raise Corrupt(text, kind="truncated", object=id_)
+def _check_objects(repository: Repository, opened: Opened) -> None:
+    """Raise unless each object that a manifest names is whole, as `Writer.check_closure` does, and write nothing. The
+    manifest itself was read, and of a draft is no object."""
+    index = open_index_for_reading(repository.media)
+    try:
+        for id_, size in opened.closure().items():
+            if id_ != opened.manifest_id:
+                confirm_object(repository.media, index, id_, size)
+        for release in opened.manifest.releases:
+            repository.evidence.object(release, ENVELOPE_LIMIT)
+    finally:
+        if index is not None:
+            index.close()
 
 
 def _refused(context: BuildContext, plan: Plan) -> Iterator[Difference]:

@@ -121,7 +121,10 @@ def build(request: Request, messages: Messages) -> dict[str, Any]:
             executor=executor,
         )
         notes = (*context.notes, *executor.notes)
-    result: dict[str, Any] = {"report": to_json(BuildReport, replace(report, notes=notes)), "unfit": _unfit(supply)}
+    result: dict[str, Any] = {
+        "report": to_json(BuildReport, replace(report, notes=(*notes, *report.notes))),
+        "unfit": _unfit(supply),
+    }
     if payload is not None:
         result["payload"] = {
             "manifest": b64encode(payload.manifest.render()).decode(),

@@ -80,6 +80,9 @@ def prepare(
             forget_networks()  # also where an engine fails to compile
 
 
+DRAFT_GONE = "the draft is discarded: what is published says what the mission file says, and the draft something else"
+
+
 @dataclass(frozen=True)
 class _Build:
     """One run of `build`, behind the mission's lock."""
@@ -180,11 +183,12 @@ class _Build:
         return self.plan(remembered=remembered, inventory=plan.inventory)
 
     def unchanged(self, plan: Plan) -> BuildReport | None:
-        """Return the report where there is nothing to do. A draft is then outdated, and goes."""
+        """Return the report where there is nothing to do. A draft is then outdated, and goes: a note says so."""
         report = unchanged(self.context, plan, self.writer, now=self.now)
-        if report is not None:
-            self.writer.drop_draft(plan.facts.id)
-        return report
+        if report is None or plan.facts.id not in self.writer.repository.evidence.drafts():
+            return report
+        self.writer.drop_draft(plan.facts.id)
+        return replace(report, notes=(*report.notes, DRAFT_GONE))
 
     @property
     def max_bytes(self) -> int | None:

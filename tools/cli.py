@@ -301,7 +301,7 @@ def list_missions(store: Store, as_json: Json = False) -> int:
     if as_json:
         print_json({"missions": rows}, findings)
     else:
-        print_lines(lines.table([(row["mission"], _listed(row, now)) for row in rows]))
+        print_lines(lines.table([(row["mission"], _listed(row, now)) for row in rows]) if rows else ["no missions"])
     return status_of_findings(findings)
 
 

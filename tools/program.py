@@ -24,8 +24,16 @@ import click
 
 from store.errors import FlightbagError, Unavailable
 from tools.lines import Loudness, set_loudness
-from tools.status import INTERRUPTED, READER_GONE, fail, fail_usage, interrupted_error, print_document
-from tools.streams import OutputLost, discard, empty_streams, flush_streams, open_streams
+from tools.status import (
+    INTERRUPTED,
+    READER_GONE,
+    fail,
+    fail_usage,
+    interrupted_error,
+    is_document_begun,
+    print_document,
+)
+from tools.streams import STANDARD_OUTPUT, OutputLost, discard, empty_streams, flush_streams, open_streams
 
 # Open files that a process may have. A store has 256 folders of objects, which stay open; several stores may be open.
 _OPEN_FILES = 16_384
@@ -77,9 +85,11 @@ def status_of_run(program: click.Command, args: list[str], *, usage: int) -> int
         return int(program.main(args, prog_name=program.name, standalone_mode=False) or 0)
     except SystemExit as end:
         return int(end.code or 0)
-    except click.Abort:  # Ctrl-C while a command is loaded
+    except click.Abort:  # Ctrl-C while a command is loaded, or while its document waits for a slow reader
+        if is_document_begun():
+            discard(STANDARD_OUTPUT)  # what is left of it: a second one would follow the first half
         fail(interrupted_error(), as_json=as_json)
-        if as_json:
+        if as_json and not is_document_begun():
             print_document(INTERRUPTED)
         return INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:  # its message is the help text

@@ -51,7 +51,8 @@ def _lines(plan: RemovalPlan, *, dry_run: bool) -> Iterator[str]:
         yield from lines.wrapped(f"how much `flightbag gc` frees is not known: {reason}", "", "  ")
     else:
         freed = f"{render.many(plan.objects, 'object')}, {render.size(plan.bytes)}"
-        yield f"`flightbag gc` frees {freed}, when they are older than its grace time"
+        text = f"`flightbag gc` frees {freed}, once they are older than its grace time"
+        yield from lines.wrapped(text, "", "  ")
     if plan.pins:
         yield from render.listed("pinned, and kept until `flightbag unpin`:", plan.pins)
     yield from lines.wrapped(

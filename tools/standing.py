@@ -37,7 +37,7 @@ def status(
     """Show what of a mission file is stale in the store: what is published, what a build would change, what waits.
 
     Nothing is written, decoded or compiled, and tiles of unchanged sources are not read. Of
-    stored objects the sizes are compared: `flightbag fsck` reads them. The status is 0 where
+    stored objects those are read that changed since they were last read. The status is 0 where
     a build has nothing to do, 1 where it has, and 3 where something could not be looked at.
 
     Example: flightbag status north-ridge.toml --store ground
@@ -85,7 +85,7 @@ _ENGINE = {
 def _published(item: Standing, now: int) -> Iterator[tuple[str, str]]:
     one = item.published
     if one is None:
-        yield "published", "nothing" if not item.unknown else "unknown"
+        yield "published", _damage(item) or ("unknown" if item.unknown else "nothing")
         return
     yield "published", f"flight {one.flight}, sequence {one.sequence}, {render.when(one.issued_at)}"
     yield from (("  signed by", _key(signer)) for signer in one.signers)
@@ -99,6 +99,8 @@ def _published(item: Standing, now: int) -> Iterator[tuple[str, str]]:
 def _draft(item: Standing, now: int) -> Iterator[tuple[str, str]]:
     one = item.draft
     if one is None:
+        if item.comparison is not None and item.comparison.draft is not None:
+            yield "draft", "DOES NOT HOLD: `flightbag ls` says why"
         return
     yield "draft", f"{len(one.signers)} of {one.threshold} signatures, signing code {one.signing_code}"
     yield from (("  signed by", _key(signer)) for signer in one.signers)
@@ -110,9 +112,24 @@ def _draft(item: Standing, now: int) -> Iterator[tuple[str, str]]:
     if one.overtaken:
         yield "  overtaken", one.overtaken
     elif item.comparison is not None and item.comparison.draft is not None:
-        differs = item.comparison.draft
-        kinds = ", ".join(dict.fromkeys(difference.kind for difference in differs))
-        yield "  content", f"another than the mission file now: {kinds}" if differs else "that of the mission file now"
+        yield "  content", _content(item.comparison.draft)
+
+
+def _content(differences: Sequence[Difference]) -> str:
+    """Return how a draft differs from the mission file now. One that only lost something here may keep its signatures
+    through a build."""
+    other = [one for one in differences if one.change != "lost"]
+    kinds = ", ".join(dict.fromkeys(one.kind for one in other or differences))
+    if other:
+        return f"another than the mission file now: {kinds}; a build discards the draft"
+    return f"that of the mission file now{f', missing or damaged here: {kinds}' if kinds else ''}"
+
+
+def _damage(item: Standing) -> str:
+    """Return what the comparison has seen of a published manifest that could not be read; "" for none."""
+    differences = () if item.comparison is None else item.comparison.differences
+    lost = [one.detail for one in differences if (one.kind, one.change) == ("store", "lost")]
+    return lines.shortened(f"DAMAGED: {lost[0]}") if lost else ""
 
 
 def _key(signer: Signer) -> str:
@@ -139,14 +156,15 @@ def _differences(one: Comparison, published: bool) -> Iterator[str]:
 
 def _words(one: Difference) -> str:
     text = f"{one.kind} {one.name}".rstrip()
-    text += f" {_CHANGE.get(one.change, one.change)}" if one.change != "refused" else ""
+    if one.name or not one.detail:  # else the detail says what changed
+        text += f" {_CHANGE.get(one.change, one.change)}" if one.change != "refused" else ""
     facts = [*([f"by {', '.join(one.fields)}"] if one.fields else []), *_map(one)]
     if facts:
         text += f", {', '.join(facts)}"
-    return f"{text}: {one.detail}" if one.detail else text
+    return lines.shortened(f"{text}: {one.detail}" if one.detail else text)
 
 
-_CHANGE = {"lost": "is missing or damaged in the store", "due": "ends soon"}
+_CHANGE = {"lost": "is missing or damaged"}
 
 
 def _map(one: Difference) -> Sequence[str]:

@@ -147,6 +147,11 @@ def print_document(status: int, *, command: str = "") -> None:
     sys.stdout.flush()
 
 
+def is_document_begun() -> bool:
+    """Whether some of the JSON document may be on standard output."""
+    return _document.printed is not None
+
+
 def command_name(context: click.Context | None = None) -> str:
     """Return the name of the command that runs, or that a context of click is for, such as `trust show`; the name of
     the program where no command is named."""

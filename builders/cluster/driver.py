@@ -382,7 +382,7 @@ def connected(address: str, progress: Progress = silent) -> Iterator[RayExecutor
     """Connect this process to a cluster of which this machine is a node, and give its executor."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray = import_extra("ray", "ray")
-    where = "the cluster of this machine" if address == "auto" else f"the cluster {address}"
+    where = "a cluster that runs here" if address == "auto" else f"the cluster {address}"
     try:
         ray.init(
             address=address,
@@ -394,7 +394,7 @@ def connected(address: str, progress: Progress = silent) -> Iterator[RayExecutor
         )
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         raise Unavailable(
-            f"{where} does not take this machine: {_words(error)}",
+            f"this machine cannot join {where}: {_words(error)}",
             remedy="make this machine a node of it, with `ray start --address=HOST:PORT --num-cpus=0`, in the versions "
             "of Ray and Python that the cluster has; where it wants a token, see docs/cluster.md",
             kind="no-cluster",

@@ -29,6 +29,11 @@ from store.ground.needs import KEEP_LAST, UNKNOWN, need_of_stored, pinned_id
 from store.ground.repository import Repository
 from store.values import dataclass
 
+_MEND = (
+    "mend it with `store-fsck --full --repair --from` a whole copy of the store, or build the mission again; then "
+    "remove it"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RemovalPlan:
@@ -52,13 +57,17 @@ class RemovalPlan:
 def plan_removal(repository: Repository, mission: str) -> RemovalPlan:
     """Return what a removal would take out, without writing a byte.
 
-    Raise NotFound for a mission that the store does not have, Corrupt where its manifest is damaged, and Conflict (kind
-    draft-waits) where it has a draft.
+    Raise NotFound for a mission that the store does not have, NotFound or Corrupt where its manifest is lost or
+    damaged, and Conflict (kind draft-waits) where it has a draft.
     """
     manifest_id = ref_id(repository.evidence.ref(mission))
-    data = repository.evidence.object(manifest_id, ENVELOPE_LIMIT)
-    # Whoever signed it: also a mission of a revoked key can go.
-    manifest = Manifest.parse(Envelope.parse(data, CONTENT_TYPE, PAYLOAD_LIMIT).payload)
+    try:
+        data = repository.evidence.object(manifest_id, ENVELOPE_LIMIT)
+        # Whoever signed it: also a mission of a revoked key can go.
+        manifest = Manifest.parse(Envelope.parse(data, CONTENT_TYPE, PAYLOAD_LIMIT).payload)
+    except (NotFound, Corrupt) as error:
+        text = f"the manifest of mission {mission}, after whose sequence the next one comes: {error.message}"
+        raise error.restated(text, remedy=_MEND) from error
     if manifest.mission.id != mission:
         raise Corrupt(
             f"the ref of mission {mission} names the manifest of mission {manifest.mission.id}",

@@ -81,7 +81,7 @@ class StoreEvidence:
         missions: list[str] = []
         with suppress(FlightbagError):
             missions = self.missions()
-        return instead_of(mission, missions) or "check that this is the right store: it has no mission"
+        return instead_of(mission, missions) or "check that this is the right store, which has no mission"
 
     def drafts(self) -> list[str]:
         """Return the ids of the missions that have a draft, ascending."""

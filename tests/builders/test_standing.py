@@ -211,6 +211,19 @@ def test_a_lost_object_is_found_by_its_absence_and_a_damaged_size(built: Desk) -
     assert ("store", "lost") in kinds(stands(built))
 
 
+@pytest.mark.parametrize("kind", ["descriptors", "engine", "probe", "card"])
+def test_a_flipped_bit_is_seen_as_a_build_sees_it(built: Desk, kind: str) -> None:
+    with Repository.open(built.store) as repository:
+        entry = next(entry for entry in repository.current("left").table.entries if entry.kind == kind)
+    path = built.store / "objects" / str(entry.id)[:2] / str(entry.id)[2:]
+    flip(path, path.stat().st_size // 2)
+    one = stands(built)
+    assert (one.state, one.next) == ("stale", "build")
+    assert ("store", "lost") in kinds(one)
+    assert built.built(built.folder / "left.toml")["outcome"] != "unchanged"
+    assert stands(built).state == "up-to-date"
+
+
 def test_a_damaged_manifest_is_stale_and_an_unreadable_one_is_unknown(
     built: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -246,3 +246,36 @@ run_program(command_of("work", work), usage=2, could_not_do=3)
 def test_ctrl_c_before_a_command_is_loaded_is_no_traceback() -> None:
     ran = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout, ran.stderr.strip()) == (130, "", "flightbag: interrupted")
+
+
+SLOW = """
+import os, signal, sys
+from threading import Timer
+from tools.arguments import Json
+from tools.commands import command_of
+from tools.program import run_program
+from tools.status import command, print_json
+
+@command
+def work(as_json: Json = False) -> int:
+    print_json({"lines": ["x" * 100] * 20_000})
+    Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    return 0
+
+run_program(command_of("work", work), usage=2, could_not_do=3)
+"""
+
+
+def test_ctrl_c_while_nobody_reads_the_document_makes_no_second_one() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.wait(timeout=60) == 130  # the pipe is full, and nobody has read it
+        half = process.stdout.read()
+        assert process.stderr.read().strip() == "flightbag: interrupted"
+    assert half.startswith("{")
+    assert '"status": 130' not in half
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(half)

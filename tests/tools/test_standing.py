@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from store.ground.repository import Repository
 from tests.support.commands import flightbag
 from tests.support.field import Desk
+from tests.support.stores import file_of
 
 
 def test_what_is_up_to_date_says_so_and_what_comes_next(built: Desk) -> None:
@@ -41,6 +43,41 @@ def test_a_draft_says_who_has_signed(built: Desk) -> None:
     assert f"missing 1 of {kid[:12]}" in ran.words
     assert "that of the mission file now" in ran.words
     assert f"next: flightbag sign {built.store} left --key KEY" in ran.words
+    with Repository.open(built.store) as repository:
+        engine = file_of(built.store, repository.current("left").table.of_kind("engine")[0].id)
+    engine.unlink()
+    assert "that of the mission file now, missing or damaged here: engine, store" in (
+        flightbag("status", mission, "--store", built.store).words
+    )
+
+
+def test_a_build_that_has_nothing_else_to_do_discards_a_draft_and_both_say_so(built: Desk) -> None:
+    mission = built.write_mission("left", flight="2026-11-24-01")
+    assert flightbag("build", mission, "--store", built.store).status == 0
+    built.write_mission("left")
+    ran = flightbag("status", mission, "--store", built.store)
+    assert ran.status == 0, ran.out
+    assert "another than the mission file now: mission; a build discards the draft" in ran.words
+    for notes in (1, 0):
+        built_again = flightbag("build", mission, "--store", built.store, "--key", built.folder / "planner.key")
+        assert built_again.words.count("note: the draft is discarded") == notes
+        assert built_again.words.startswith("unchanged")
+
+
+def test_damage_is_never_shown_as_nothing(built: Desk) -> None:
+    mission = built.folder / "left.toml"
+    draft = built.store / "drafts" / "left"
+    draft.parent.mkdir(exist_ok=True)
+    draft.write_bytes(b"torn")
+    ran = flightbag("status", mission, "--store", built.store)
+    assert "draft DOES NOT HOLD" in ran.words
+    assert "DOES NOT HOLD: the envelope" in flightbag("ls", built.store).words
+    draft.unlink()
+    published = flightbag("status", mission, "--store", built.store, "--json").json["published"]["manifest"]
+    (built.store / "objects" / published[:2] / published[2:]).unlink()
+    ran = flightbag("status", mission, "--store", built.store)
+    assert ran.status == 1
+    assert f"published DAMAGED: the manifest of left does not verify: object {published[:12]} is missing" in ran.words
 
 
 def test_what_could_not_be_looked_at_is_the_status_3(built: Desk) -> None:

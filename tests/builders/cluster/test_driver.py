@@ -297,5 +297,5 @@ def test_a_machine_without_the_token_is_told_so(cluster: Cluster, monkeypatch: p
     monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
     ran = flightbag("nodes", f"ray://{cluster.address}")
     assert ran.status == 3
-    assert "does not take this machine" in ran.err
+    assert "this machine cannot join" in ran.err
     assert "token" in ran.err

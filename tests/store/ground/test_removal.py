@@ -212,8 +212,9 @@ def test_what_is_not_there_or_damaged_is_not_removed(tmp_path: Path) -> None:
         removed(store, "south-rigde")
     assert missing.value.kind == "missing"
     flip(file_of(store, SOUTH.manifest_id), 30)
-    with pytest.raises(Corrupt):
+    with pytest.raises(Corrupt, match="the manifest of mission south-ridge, ") as damaged:
         removed(store)
+    assert "--repair --from" in damaged.value.remedy
     (store / "missions" / SOUTH.id).write_text(f"{NORTH.manifest_id}\n")
     with pytest.raises(Corrupt, match="names the manifest of mission north-ridge"):
         removed(store)

@@ -176,7 +176,7 @@ class TestMissions:
     def test_a_store_without_the_folder_has_none(self, tmp_path: Path) -> None:
         evidence = StoreEvidence(Media(tmp_path))
         assert (evidence.missions(), evidence.drafts()) == ([], [])
-        assert self.remedy(evidence, "a").startswith("check that this is the right store: it has no mission")
+        assert self.remedy(evidence, "a").startswith("check that this is the right store, which has no mission")
 
     def test_a_file_in_place_of_the_folder_is_corrupt(self, tmp_path: Path) -> None:
         (tmp_path / "missions").touch()
