@@ -14,6 +14,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
@@ -53,6 +54,10 @@ class Commands(click.Group):
         self._sections = sections
         self._table = {name: place for table in sections.values() for name, place in table.items()}
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _naming(ctx):
+            return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click calls it so
         return list(self._table)
 
@@ -79,6 +84,16 @@ class Commands(click.Group):
         if args[0] not in self._table and not ctx.resilient_parsing:
             raise click.exceptions.NoSuchCommand(args[0], possibilities=self._table, ctx=ctx)
         return super().resolve_command(ctx, args)
+
+
+@contextmanager
+def _naming(context: click.Context) -> Iterator[None]:
+    """Let every mistake in the arguments name the command that got them; click leaves it out of some."""
+    try:
+        yield
+    except click.UsageError as error:
+        error.ctx = error.ctx or context
+        raise
 
 
 def first_sentence(command: click.Command) -> str:
@@ -116,8 +131,7 @@ def command_of(name: str, function: Callable[..., Any]) -> click.Command:
 
 
 class _Command(click.Command):
-    """A command of a function, which finds what was left out: see `Leading` and `Option` of `parameters`. Every mistake
-    in its arguments names it; click leaves it out of some."""
+    """A command of a function, which finds what was left out: see `Leading` and `Option` of `parameters`."""
 
     def __init__(self, name: str, function: Callable[..., Any], declared: Mapping[str, _Declared]) -> None:
         super().__init__(
@@ -132,11 +146,8 @@ class _Command(click.Command):
         self._options = {name: how for name, how in hows.items() if isinstance(how, Option)}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
+        with _naming(ctx):
             return self._parsed(ctx, args)
-        except click.UsageError as error:
-            error.ctx = error.ctx or ctx
-            raise
 
     def _parsed(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:  # a shell completes a line that is not whole

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from builders.extras import require_build_extra
 from tools import progress
+from tools.lines import Loudness, loudness, set_loudness
 from tools.status import carried_json, print_carried
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def confined(function: Callable[..., int]) -> Callable[..., int]:
             "module": function.__module__,
             "function": function.__name__,
             "arguments": {name: _plain(value) for name, value in arguments.items()},
+            "loudness": loudness().value,
         }
         with _bars() as advance:
             result = run_confined("command", request, f"the input of {function.__name__}", advance, module=_MODULE)
@@ -93,6 +95,7 @@ def command(request: Mapping[str, Any], messages: Messages) -> dict[str, Any]:
     while hasattr(run, "__wrapped__"):
         run = run.__wrapped__
     arguments = {name: _exact(value) for name, value in request["arguments"].items()}
+    set_loudness(Loudness(request["loudness"]))
     out, err = io.StringIO(), io.StringIO()
 
     def forward(what: str, count: int, total: int, is_bytes: bool) -> None:

@@ -40,6 +40,11 @@ def set_loudness(loudness: Loudness) -> None:
     _loudness = loudness
 
 
+def loudness() -> Loudness:
+    """Return how much is told."""
+    return _loudness
+
+
 def is_quiet() -> bool:
     """Whether progress, notices and the results of work that succeeded are left out (-q)."""
     return _loudness is Loudness.QUIET

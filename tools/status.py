@@ -213,7 +213,8 @@ def fail_usage(error: click.UsageError, status: int, *, as_json: bool) -> None:
 def _mistake(error: click.UsageError) -> Invalid:
     """Return a mistake in the arguments as an error of this program. The remedy names what is like the word that was
     given, or has the line of usage; and the help of the command."""
-    context = error.ctx or click.get_current_context()
+    context = error.ctx
+    assert context is not None, "`commands` names it"
     like: Sequence[str] = ()
     if isinstance(error, click.NoSuchOption):
         text, like = f"`{context.command_path}` has no option {error.option_name}", error.possibilities or ()

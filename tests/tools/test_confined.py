@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from PIL import Image
@@ -11,6 +12,9 @@ from PIL import Image
 from tests.support.commands import Ran, flightbag, program
 from tests.support.field import Desk
 from tests.support.here import confine_here
+from tools import confined, lines
+from tools.lines import Loudness
+from tools.status import notice, say
 
 pytestmark = pytest.mark.confined
 
@@ -29,7 +33,7 @@ def query(desk: Desk, *more: object, env: dict[str, str] | None = None) -> Ran:
 
 
 def test_it_prints_what_it_would_print_here(built: Desk) -> None:
-    for more in ((), ("--json",), ("--zoom", "3")):
+    for more in ((), ("--json",), ("--zoom", "3"), ("-v",), ("-q",)):
         Image.effect_noise((256, 256), 80).convert("RGB").save(built.folder / "one.png")
         args = ("query", built.store, "left", built.folder / "one.png", "--trust", built.root, *more)
         there = flightbag(*args, columns=80)  # the child has no other width
@@ -37,6 +41,29 @@ def test_it_prints_what_it_would_print_here(built: Desk) -> None:
             confine_here(patch)
             assert flightbag(*args, columns=80) == there
         assert there.out or there.err
+
+
+def _an_id() -> int:
+    say(lines.short("ab" * 32))
+    notice("a notice")
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("loudness", "out", "err"),
+    [
+        (Loudness.VERBOSE, "ab" * 32, "a notice\n"),
+        (Loudness.NORMAL, "ab" * 6, "a notice\n"),
+        (Loudness.QUIET, "ab" * 6, ""),
+    ],
+)
+def test_the_other_process_tells_as_much(
+    monkeypatch: pytest.MonkeyPatch, loudness: Loudness, out: str, err: str
+) -> None:
+    monkeypatch.setattr(lines, "_loudness", Loudness.NORMAL)
+    request = {"module": __name__, "function": "_an_id", "arguments": {}, "loudness": loudness.value}
+    result = confined.command(request, cast(Any, None))
+    assert (result["out"], result["err"]) == (f"{out}\n", err)
 
 
 def test_the_store_may_come_from_the_environment(built: Desk) -> None:

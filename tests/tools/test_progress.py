@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tools import lines
+from tools.lines import Loudness
 from tools.progress import is_shown, reading_bar, work_bars
 
 
@@ -73,3 +75,13 @@ def test_elsewhere_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with reading_bar("verifying") as advance:
         advance(1, 2)
     assert (pipe.getvalue(), is_shown()) == ("", False)
+
+
+def test_quiet_shows_no_bar(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        with reading_bar("verifying") as advance:
+            advance(1, 2)
+
+    assert list(shown(work)) == ["verifying"]
+    monkeypatch.setattr(lines, "_loudness", Loudness.QUIET)
+    assert shown(work) == {}

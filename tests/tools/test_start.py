@@ -132,6 +132,8 @@ def test_every_command_of_the_table_can_be_loaded() -> None:
         (("show",), "MISSION is missing -> usage: flightbag show [OPTIONS] [STORE] MISSION see `flightbag show -h`"),
         (("ls", "a", "b", "c"), "got unexpected extra arguments (b c) -> usage: flightbag ls [OPTIONS] [STORE] see"),
         (("gc", "a", "--keep-last", "0"), "--keep-last: 0 is not in the range x>=1 -> usage: flightbag gc"),
+        (("--version=1",), "option '--version' does not take a value -> usage: flightbag [OPTIONS] COMMAND"),
+        (("trust", "--quiet=1", "show"), "option '--quiet' does not take a value -> usage: flightbag trust"),
         (("pack", "a", "-o"), "option '-o' requires an argument -> usage: flightbag pack"),
         (("fsck", "--ful"), "`flightbag fsck` has no option --ful -> give --full see `flightbag fsck -h`"),
     ],
