@@ -112,6 +112,12 @@ class NoStore(Unavailable):
     """No store can be opened at the path: nothing was looked at, so nothing is known about what a store may hold."""
 
 
+def either(names: Sequence[str]) -> str:
+    """Return alternatives as a text: `a`, `a or b`, `a, b or c`; "" for none."""
+    *others, last = names or ("",)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 # The most names that a remedy offers, and the most that it compares.
 _OFFERED, _COMPARED = 3, 1000
 
@@ -125,8 +131,8 @@ def instead_of(word: str, names: Sequence[str]) -> str:
 
     like = get_close_matches(word[:80].lower(), names[:_COMPARED], n=_OFFERED)
     like = like or [name for name in names if len(word) > 2 and word in name][:_OFFERED]
-    more = f" or one of {len(names) - _OFFERED} more" if not like and len(names) > _OFFERED else ""
-    return f"give {' or '.join(like or names[:_OFFERED])}{more}"
+    more = [f"one of {len(names) - _OFFERED} more"] if not like and len(names) > _OFFERED else []
+    return f"give {either([*(like or names[:_OFFERED]), *more])}"
 
 
 def no_space(path: str, number: int = errno.ENOSPC) -> Unavailable:

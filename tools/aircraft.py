@@ -18,10 +18,10 @@ from tools.arguments import Json, NeededState, NeededTrust, moment, print_lines
 from tools.parameters import Argument, Option
 from tools.receipts import after_flight
 from tools.review import answer_to
-from tools.status import OK, command, print_json, say, warn
+from tools.status import OK, action, command, print_json, say, warn
 
 
-@command
+@action
 def enrol_command(
     state: NeededState,
     id_: Annotated[str, Option("--id", metavar="ID", help="The id of the aircraft, as mission files name it.")],
@@ -82,7 +82,7 @@ def enrol_command(
     return OK
 
 
-@command
+@action
 def consume_command(
     flight: Annotated[str, Argument(metavar="FLIGHT", help="The id of the flight.")],
     state: NeededState,
@@ -108,7 +108,7 @@ def consume_command(
     return OK
 
 
-@command
+@action
 def lower_floor_command(
     time_: Annotated[
         str, Argument(metavar="TIME", help="The time now, by a clock that you trust: 2026-11-25T12:00:00Z.")

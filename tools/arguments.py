@@ -16,7 +16,7 @@ from store.errors import FlightbagError, Invalid, NoStore, Unavailable
 from store.format.duration import seconds_of
 from store.format.manifest import TIME_MAX, utc
 from tools.parameters import Argument, Leading, Option
-from tools.status import say, warn
+from tools.status import notice, say
 
 STORE_ENV, TRUST_ENV, STATE_ENV = "FLIGHTBAG_STORE", "FLIGHTBAG_TRUST", "FLIGHTBAG_STATE"
 KEY_ENV, PASSPHRASE_ENV = "FLIGHTBAG_KEY", "FLIGHTBAG_PASSPHRASE_FILE"
@@ -60,11 +60,11 @@ def _find() -> str | None:
         with suppress(FlightbagError):  # what the current folder lies in is not what the command takes
             around = _around()
         other = f", not {around}, in which the current folder lies" if around not in (None, place_text(given)) else ""
-        warn(f"flightbag: store {place_text(given)}, by {STORE_ENV}{other}")
+        notice(f"flightbag: store {place_text(given)}, by {STORE_ENV}{other}")
         return place_text(given)  # as it was named: not the remote of that name
     around = _around()
     if around is not None:
-        warn(f"flightbag: store {around}, in which the current folder lies")
+        notice(f"flightbag: store {around}, in which the current folder lies")
     return around
 
 

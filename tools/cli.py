@@ -44,13 +44,13 @@ from tools.geojson import GeoJson, check_path
 from tools.geojson import write as write_geojson
 from tools.parameters import Argument, Option
 from tools.progress import work_bars
-from tools.status import NO, OK, command, exits, print_json, say, status_of_findings
+from tools.status import NO, OK, action, command, exits, print_json, say, status_of_findings, writes
 
 if TYPE_CHECKING:
     from builders.report import BuildReport
 
 
-@command
+@action
 def init(
     store: Annotated[str, Argument(metavar="STORE", help="The folder of the new store.")], as_json: Json = False
 ) -> int:
@@ -66,7 +66,7 @@ def init(
     return OK
 
 
-@command
+@action
 def keys_new(
     file: Annotated[Path, Argument(metavar="FILE", help="The new private key. The public key is FILE.pub.")],
     passphrase_file: PassphraseFile = None,
@@ -92,7 +92,7 @@ def keys_new(
     return _show_key(public, name, as_json=as_json)
 
 
-@command
+@action
 def keys_rewrap(
     file: Annotated[Path, Argument(metavar="FILE", help="The file of the private key.")],
     passphrase_file: PassphraseFile = None,
@@ -180,7 +180,8 @@ def plan(
 
 @exits(
     kept="what was built whole stays in the store, and the mission is published whole or not at all; "
-    "the same build goes on from there"
+    "the same build goes on from there",
+    acts=writes,
 )
 def build(
     mission_file: MissionFilePath,

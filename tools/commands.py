@@ -4,7 +4,7 @@ This is the smaller part of what Typer gives. Typer itself examines parameters w
 every install, and a tenth of a second more at each start, where the crew waits for `verify`.
 
 A group has a table, name -> "module:function": a command's module is loaded when the command is called, or when the
-help of its group lists it.
+help of its group lists it. The program, its groups and its commands share the options -v and -q.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import NoneType, UnionType
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 import click
 from click.core import ParameterSource
 
+from tools.lines import Loudness, set_loudness
 from tools.parameters import Argument, Later, Leading, Option, Parameter
 
 if TYPE_CHECKING:
@@ -27,26 +29,38 @@ if TYPE_CHECKING:
 
 
 _HELP_NAMES = ("-h", "--help")
+_VERBOSE, _QUIET = Loudness.VERBOSE.value, Loudness.QUIET.value
+_VERBOSE_HELP = "Print ids and lists whole."
+_QUIET_HELP = "Print nothing but answers, errors and findings."
 # Stands in for a leading argument that was left out: no argument of a process can hold it.
 _LEFT_OUT = "\0"
 
 
 class Commands(click.Group):
-    """A group of commands, listed in the order of its table: name -> "module:function", or a group of its own."""
+    """A group of commands. `sections` has its tables by their titles, in the order in which the help lists them:
+    name -> "module:function", or a group of its own."""
 
     def __init__(
         self,
         name: str,
-        table: Mapping[str, str | Commands],
+        sections: Mapping[str, Mapping[str, str | Commands]],
         *,
         help: str,  # noqa: A002 - the name that click gives it
         params: Sequence[click.Parameter] = (),
     ) -> None:
-        super().__init__(name, help=help, params=list(params), context_settings={"help_option_names": _HELP_NAMES})
-        self._table = table
+        params = [*params, *_shared_options()]
+        super().__init__(name, help=help, params=params, context_settings={"help_option_names": _HELP_NAMES})
+        self._sections = sections
+        self._table = {name: place for table in sections.values() for name, place in table.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click calls it so
         return list(self._table)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, table in self._sections.items():
+            commands = [(name, self.get_command(ctx, name)) for name in table]
+            with formatter.section(title):
+                formatter.write_dl([(name, first_sentence(one)) for name, one in commands if one is not None])
 
     def subgroup(self, name: str) -> Commands | None:
         """Return the group of this name; None for a command. Nothing is loaded."""
@@ -65,6 +79,28 @@ class Commands(click.Group):
         if args[0] not in self._table and not ctx.resilient_parsing:
             raise click.exceptions.NoSuchCommand(args[0], possibilities=self._table, ctx=ctx)
         return super().resolve_command(ctx, args)
+
+
+def first_sentence(command: click.Command) -> str:
+    """Return what a command does, in the first sentence of its help."""
+    return re.split(r"(?<=\.)\s", " ".join(inspect.cleandoc(command.help or "").split()), maxsplit=1)[0]
+
+
+def _shared_options() -> list[click.Option]:
+    """Return the options that the program, each group and each command take. All of a line count together."""
+    return [
+        click.Option(["-v", _VERBOSE], is_flag=True, expose_value=False, callback=_set_loudness, help=_VERBOSE_HELP),
+        click.Option(["-q", _QUIET], is_flag=True, expose_value=False, callback=_set_loudness, help=_QUIET_HELP),
+    ]
+
+
+def _set_loudness(context: click.Context, option: click.Parameter, given: bool) -> None:
+    if not given:
+        return
+    one, before = Loudness(option.opts[-1]), context.meta.setdefault(__name__, Loudness(option.opts[-1]))
+    if one is not before:
+        raise click.UsageError("-v and -q exclude each other", context)
+    set_loudness(one)
 
 
 def _function(place: str) -> Callable[..., Any]:
@@ -88,7 +124,7 @@ class _Command(click.Command):
             name,
             callback=function,
             help=function.__doc__,
-            params=[_parameter(*one) for one in declared.values()],
+            params=[*(_parameter(*one) for one in declared.values()), *_shared_options()],
             context_settings={"help_option_names": _HELP_NAMES},
         )
         hows = {name: how for name, (_, _, how) in declared.items()}

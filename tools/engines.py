@@ -33,13 +33,13 @@ from tools.arguments import (
 from tools.named_remotes import folder_named
 from tools.parameters import Argument, Option
 from tools.progress import work_bars
-from tools.status import NO, OK, UNKNOWN, command, exits, print_json, say
+from tools.status import NO, OK, UNKNOWN, action, command, exits, print_json, say, writes
 
 # A device may take hours for an engine.
 _FULFIL_S = 24 * 3600.0
 
 
-@exits(kept="what was built whole stays in the store; the same command goes on from there")
+@exits(kept="what was built whole stays in the store; the same command goes on from there", acts=writes)
 def build(
     mission_file: MissionFilePath,
     store: StoreOption,
@@ -74,7 +74,7 @@ def build(
     return NO if errors else OK
 
 
-@command
+@action
 def order(mission_file: MissionFilePath, store: StoreOption, as_json: Json = False) -> int:
     """Order the engines that this machine cannot make or measure.
 
@@ -95,7 +95,10 @@ def order(mission_file: MissionFilePath, store: StoreOption, as_json: Json = Fal
     return OK
 
 
-@exits(kept="results that were signed stay in the store; the same command makes the others")
+@exits(
+    kept="results that were signed stay in the store; the same command makes the others",
+    acts=lambda given: bool(given["key"]),
+)
 def fulfil(
     store: Store,
     key: OptionalKeys = None,
@@ -144,7 +147,7 @@ def fulfil(
     return NO if errors else OK
 
 
-@command
+@action
 def accept(
     store: Store,
     stick: Annotated[

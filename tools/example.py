@@ -8,10 +8,10 @@ from typing import Annotated
 from builders.extras import require_build_extra
 from tools.arguments import Json, print_lines
 from tools.parameters import Argument
-from tools.status import OK, command, print_json
+from tools.status import OK, action, print_json
 
 
-@command
+@action
 def run(
     folder: Annotated[Path, Argument(metavar="DIR", help="A folder that does not exist yet or is empty.")],
     as_json: Json = False,

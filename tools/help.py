@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated
 
 import click
 
-from store.errors import NotFound, instead_of
+from store.errors import FlightbagError, NotFound, instead_of
 from tools import pages
 from tools.arguments import Json, print_lines
 from tools.commands import Commands
@@ -23,11 +24,24 @@ _TOPICS = (
 )
 
 
+def _offered(_first: str | None) -> list[str]:
+    """Return the topics of one word, for a shell to offer; those of the documentation where it is installed."""
+    from tools.start import app  # not above: it has the table in which this module is
+
+    with suppress(FlightbagError):
+        return [name for name in _topics(app, pages.read(pages.folder())) if " " not in name]
+    return [name for name in _commands(app) if " " not in name]
+
+
 @command
 def run(
     topic: Annotated[
         list[str] | None,
-        Argument(metavar="TOPIC", help="A command, a page such as carrying, a section of one, or a kind of finding."),
+        Argument(
+            metavar="TOPIC",
+            help="A command, a page such as carrying, a section of one, or a kind of finding.",
+            offers=_offered,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -76,9 +90,13 @@ def _answer(app: Commands, found: dict[str, Page], words: list[str], width: int)
         yield from pages.rendered(text, width)
         yield f"from the page: flightbag help {one.name}.md"
         return
-    names = [*_commands(app), *found, *kinds, "statuses", "environment"]
+    names = _topics(app, found)
     text = f"there is no topic {topic[:80]!r}"
     raise NotFound(text, remedy=f"{instead_of(topic, names)}; `flightbag help` lists them", kind="missing")
+
+
+def _topics(app: Commands, found: dict[str, Page]) -> list[str]:
+    return [*_commands(app), *found, *pages.rows_of(found["audit"]), "statuses", "environment"]
 
 
 def _command(app: Commands, words: list[str]) -> str | None:

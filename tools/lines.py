@@ -10,8 +10,10 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TextIO
+from enum import Enum
+from typing import TextIO, TypeVar
 
+T = TypeVar("T")
 # The columns of an output that is no terminal, and the fewest of one that is.
 PIPED, _FEWEST = 80, 40
 # The fewest columns that the last column of a table gets, and any other.
@@ -20,18 +22,43 @@ _ID_DIGITS = 12
 _WORD = re.compile(r"( *)((?:`[^`]+`|[^ `]|`)+)")
 _ID = re.compile(r"\b[0-9a-f]{64}\b")
 
-_whole = False
+
+class Loudness(Enum):
+    """How much a command tells people: with -q, without an option, with -v."""
+
+    QUIET = "--quiet"
+    NORMAL = ""
+    VERBOSE = "--verbose"
 
 
-def whole_ids(whole: bool) -> None:
-    """Let `short` shorten nothing from now on (-v), or shorten again."""
-    global _whole
-    _whole = whole
+_loudness = Loudness.NORMAL
+
+
+def set_loudness(loudness: Loudness) -> None:
+    """Say how much is told from now on."""
+    global _loudness
+    _loudness = loudness
+
+
+def is_quiet() -> bool:
+    """Whether progress, notices and the results of work that succeeded are left out (-q)."""
+    return _loudness is Loudness.QUIET
+
+
+def is_verbose() -> bool:
+    """Whether ids are whole and lists are not cut (-v)."""
+    return _loudness is Loudness.VERBOSE
 
 
 def short(id_: object) -> str:
     """Return an id, a build key, a kid or a hash as people read it: its first 12 hex digits, all of them with -v."""
-    return str(id_) if _whole else str(id_)[:_ID_DIGITS]
+    return str(id_) if is_verbose() else str(id_)[:_ID_DIGITS]
+
+
+def cut(items: Sequence[T], most: int) -> tuple[Sequence[T], int]:
+    """Return the first items of a list as people read it, and how many more there are: with -v all of them, and 0."""
+    named = items if is_verbose() else items[:most]
+    return named, len(items) - len(named)
 
 
 def shortened(text: str) -> str:

@@ -25,7 +25,7 @@ from tools.legend import BY_STATE, DESCRIBED, SIGNS, WHITE
 from tools.outputs import check_output
 from tools.parameters import Option
 from tools.pictures import grids, picture, title
-from tools.status import OK, command, print_json, say
+from tools.status import OK, exits, print_json, say
 from tools.streams import write_controls
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ Output = Annotated[
 ]
 
 
-@command
+@exits(acts=lambda given: given["output"] is not None)
 def run(store: StoreBeforeName, mission: Mission, output: Output = None, as_json: Json = False) -> int:
     """Show on a map which tiles of its area a mission describes, and why the others are missing.
 

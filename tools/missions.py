@@ -46,7 +46,7 @@ from tools.arguments import (
 from tools.parameters import Argument, Option
 from tools.progress import reading_bars
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, UNKNOWN, command, exits, print_json, say, status_of_findings
+from tools.status import NO, OK, UNKNOWN, action, command, exits, print_json, say, status_of_findings
 from tools.verdicts import findings_of, print_verdicts
 
 
@@ -143,7 +143,7 @@ def _plain(value: object) -> str:
     return ", ".join(map(_plain, value)) or "none" if isinstance(value, list) else str(value)
 
 
-@command
+@action
 def rollback_command(
     store: StoreBeforeName,
     mission: Mission,
@@ -282,7 +282,8 @@ def _store_of_checkout(store: str | None, after: Sequence[str]) -> str:
 
 @exits(
     kept="nothing has the name of the folder: what was written lies in DIR.partial, "
-    "which the same checkout removes before it begins again"
+    "which the same checkout removes before it begins again",
+    acts=lambda given: given["check"] is None,
 )
 def checkout_command(
     store: Annotated[str, leading("The folder of the store.", _store_of_checkout)],

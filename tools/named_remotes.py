@@ -12,17 +12,18 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated
 
 from store.disk.durable import Disk, replace_file
 from store.disk.opening import OtherType, open_file
-from store.errors import Conflict, Invalid, NotFound, Unavailable, instead_of
+from store.errors import Conflict, FlightbagError, Invalid, NotFound, Unavailable, instead_of
 from store.format.toml import TomlError, parse_toml
 from store.remotes.place import Bucket, Folder, Host, place_of
 from tools import lines
 from tools.arguments import Json, config_folder, print_lines
 from tools.parameters import Argument
-from tools.status import OK, command, print_json, say, warn
+from tools.status import OK, action, command, notice, print_json, say, warn
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _FILE, _LIMIT = "remotes.toml", 64 * 2**10
@@ -52,8 +53,15 @@ def place_named(text: str) -> str:
             f"{text} is a remote ({place}), and also lies in the current folder",
             remedy=f"give ./{text} for the one here, or {place} for the remote",
         )
-    warn(f"{text} is the remote {place}")
+    notice(f"{text} is the remote {place}")
     return place
+
+
+def remote_names(_first: str | None) -> list[str]:
+    """Return the names of remotes, for a shell to offer; none, without a message, where they cannot be read."""
+    with suppress(FlightbagError):
+        return sorted(_read())
+    return []
 
 
 def folder_named(text: str, option: str) -> str:
@@ -74,7 +82,7 @@ def store_named(text: str) -> str:
     return path
 
 
-@command
+@action
 def add(
     name: Annotated[str, Argument(metavar="NAME", help="Letters, digits, _ and -, for example hangar.")],
     place: Annotated[str, Argument(metavar="PLACE", help="A folder, user@host:PATH by ssh, or s3://BUCKET/PREFIX.")],
@@ -124,9 +132,9 @@ def ls(as_json: Json = False) -> int:
     return OK
 
 
-@command
+@action
 def remove(
-    name: Annotated[str, Argument(metavar="NAME", help="The name of a remote.")],
+    name: Annotated[str, Argument(metavar="NAME", help="The name of a remote.", offers=remote_names)],
     as_json: Json = False,
 ) -> int:
     """Forget a named remote. What lies at its place stays.

@@ -10,10 +10,10 @@ from builders.extras import require_build_extra
 from tools.arguments import Json, MissionFilePath
 from tools.parameters import Option
 from tools.progress import work_bars
-from tools.status import OK, command, print_json, say
+from tools.status import OK, action, print_json, say
 
 
-@command
+@action
 def new(
     mission_file: MissionFilePath,
     imagery: Annotated[

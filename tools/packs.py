@@ -13,7 +13,7 @@ from typing import Annotated, Any, BinaryIO
 from store.disk.layout import open_store
 from store.disk.media import CHUNK
 from store.disk.opening import OtherType, nearest, open_file, type_name
-from store.errors import FlightbagError, Invalid, Unavailable
+from store.errors import FlightbagError, Invalid, Unavailable, either
 from store.findings import Finding
 from store.format.receipt import RECEIPT_LIMIT
 from store.ground.repository import Repository
@@ -22,11 +22,12 @@ from store.remotes.pack import Pack, carried_by, plan_pack, write_files, write_p
 from store.remotes.unpack import Unpacked, unpack
 from tools import render
 from tools.arguments import Json, StoreOrMission, before_files, leading, mission_names, print_lines
-from tools.named_remotes import folder_named
+from tools.lines import cut
+from tools.named_remotes import folder_named, remote_names
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import bytes_bar, reading_bar
-from tools.status import NO, OK, error_json, exits, fail, print_json, status_of, warn
+from tools.status import NO, OK, error_json, exits, fail, notice, print_json, status_of, warn, writes
 from tools.streams import write_output
 from tools.sync import effect, refusals
 
@@ -36,7 +37,10 @@ _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _LISTED = 10
 
 
-@exits(kept="each file that is there is a whole bag or part; a pipe got half a bag, which unpack refuses; pack again")
+@exits(
+    kept="each file that is there is a whole bag or part; a pipe got half a bag, which unpack refuses; pack again",
+    acts=writes,
+)
 def pack_command(
     store: StoreOrMission,
     missions: Annotated[
@@ -92,13 +96,15 @@ def pack_command(
                 files = [output]
                 with stream as write:
                     write_part(bag, 0, source, write, progress)
+    status = NO if bag.plan.newer or bag.plan.refused else OK
     if as_json:
         print_json(_packed_json(bag, files), refusals(bag.plan))
-    else:
-        lines = list(_packed(bag, files))
-        # Standard output has the bag.
-        warn(*lines) if output == "-" else print_lines(lines)
-    return NO if bag.plan.newer or bag.plan.refused else OK
+    elif output != "-":
+        print_lines(_packed(bag, files))
+    else:  # standard output has the bag
+        tell = notice if status == OK else warn
+        tell(*_packed(bag, files))
+    return status
 
 
 def _receipt(path: str) -> bytes | None:
@@ -214,7 +220,8 @@ def _target(store: str | None, after: Sequence[str]) -> str:
 
 @exits(
     kept="objects that were unpacked stay, and a mission appears only with all of its objects; "
-    "the same unpack writes what is missing"
+    "the same unpack writes what is missing",
+    acts=writes,
 )
 def unpack_command(
     target: Annotated[
@@ -223,6 +230,7 @@ def unpack_command(
             "The store to unpack to. One that is given is created if it does not exist.",
             _target,
             is_first=lambda _: True,
+            offers=remote_names,
         ),
     ],
     bags: Annotated[
@@ -242,7 +250,7 @@ def unpack_command(
         text = f"{target} is a file, and the first argument is the store to unpack to"
         raise Invalid(text, remedy=f"give the store first: {bags[0]} {target}", path=target)
     outcomes: list[tuple[str, Unpacked | FlightbagError]] = []
-    places = " or ".join("standard input" if path == "-" else path for path in (*bags, target))
+    places = either(["standard input" if path == "-" else path for path in (*bags, target)])
     with patience(Bound(places, None, as_json=as_json)), reading_bar("unpacking") as progress:
         for path in bags:
             try:
@@ -314,8 +322,8 @@ def _unpacked(path: str, one: Unpacked) -> Iterator[str]:
 
 def _lacking(one: Unpacked) -> Iterator[str]:
     if one.lacking:
-        more = f" and {len(one.lacking) - _LISTED} more" if len(one.lacking) > _LISTED else ""
-        numbers = f"{', '.join(map(str, one.lacking[:_LISTED]))}{more}"
+        named, more = cut(one.lacking, _LISTED)
+        numbers = ", ".join(map(str, named)) + (f" and {more} more" if more else "")
         parts = "part" if len(one.lacking) == 1 else "parts"
         yield f"still to come: {parts} {numbers} of {one.head.parts}; until then no mission of this bag is updated"
 

@@ -23,7 +23,7 @@ from typing import NoReturn, Protocol
 
 from store.errors import Unavailable
 from store.values import dataclass
-from tools.status import INTERRUPTED, UNKNOWN, fail, interrupted_error, print_document, warn
+from tools.status import INTERRUPTED, UNKNOWN, fail, interrupted_error, notice, print_document, settle, warn
 from tools.streams import OutputLost
 
 # Seconds without an answer after which a line says so, and between two such lines.
@@ -77,9 +77,10 @@ def patience(bound: Bound) -> Iterator[Answered]:
             child.agree()
 
 
-def answered(_status: int, /, *, hangs_told: bool = False) -> None:
+def answered(status: int, /, *, hangs_told: bool = False) -> None:
     """What `patience` yields where nobody's time is bounded."""
     del hangs_told
+    settle(status)
     sys.stdout.flush()
 
 
@@ -93,7 +94,7 @@ def _tell(places: str, over: Event) -> None:
             last, since, told = current, now, 0.0
         elif now - since >= (told + _AGAIN if told else _QUIET):
             told = now - since
-            warn(f"flightbag: waiting for {places} to answer, for {told:.0f} s")
+            notice(f"flightbag: waiting for {places} to answer, for {told:.0f} s")
 
 
 class _Work:
@@ -131,6 +132,7 @@ class _Child:
 
     def answered(self, status: int, /, *, hangs_told: bool = False) -> None:
         """Say that the result is printed, and the status with which the command ends whatever follows."""
+        settle(status)
         sys.stdout.flush()
         with suppress(OSError):
             os.write(self.asking, bytes([status, hangs_told]))

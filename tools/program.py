@@ -23,6 +23,7 @@ from typing import NoReturn
 import click
 
 from store.errors import FlightbagError, Unavailable
+from tools.lines import Loudness, set_loudness
 from tools.status import (
     INTERRUPTED,
     READER_GONE,
@@ -78,6 +79,7 @@ def _prepare_process() -> None:
 def status_of_run(program: click.Command, args: list[str], *, usage: int) -> int:
     """Run a program on arguments, and return its status; `usage` is that of a mistake in them."""
     as_json = "--json" in args
+    set_loudness(Loudness.NORMAL)
     try:
         # --help returns 0.
         return int(program.main(args, prog_name=program.name, standalone_mode=False) or 0)

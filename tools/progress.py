@@ -1,4 +1,4 @@
-"""Progress bars on standard error, for people at a terminal. Elsewhere nothing is printed."""
+"""Progress bars on standard error, for people at a terminal. Elsewhere, and with -q, nothing is printed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
+from tools.lines import is_quiet
 from tools.printable import printable
 from tools.streams import painting_stream
 
@@ -16,7 +17,7 @@ _forward: Callable[[str, int, int, bool], None] | None = None
 
 def is_shown() -> bool:
     """Whether there is anybody to see a bar."""
-    return _forward is not None or sys.stderr.isatty()
+    return _forward is not None or (sys.stderr.isatty() and not is_quiet())
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def _bars(*, is_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
     if (forward := _forward) is not None:
         yield lambda what, count, total: forward(what, count, total, is_bytes)
         return
-    if not sys.stderr.isatty():
+    if not is_shown():
         yield lambda _what, _count, _total: None
         return
     from rich.console import Console

@@ -95,15 +95,17 @@ def _lines(shown: Overview, store: str) -> Iterator[str]:
         if rows:
             yield title
         yield from (f"  {line}" for line in lines.table([(one.whose, *tell(one)) for one in known]))
-        for one in unknown[:_UNKNOWNS]:
+        named, more = lines.cut(unknown, _UNKNOWNS)
+        for one in named:
             claim = f", says {one.receipt.aircraft}" if one.receipt.aircraft else ""
             yield f"  UNKNOWN key {lines.short(_kid(one.receipt))}{claim}: {'  '.join(tell(one))}"
-        if len(unknown) > _UNKNOWNS:
-            yield f"  and {render.many(len(unknown) - _UNKNOWNS, 'more receipt')} of unknown keys (see --json)"
-    for _, why in shown.refused[:_UNKNOWNS]:
+        if more:
+            yield f"  and {render.many(more, 'more receipt')} of unknown keys (see -v)"
+    refused, more = lines.cut(shown.refused, _UNKNOWNS)
+    for _, why in refused:
         yield f"NOT a receipt: {why}"
-    if len(shown.refused) > _UNKNOWNS:
-        yield f"and {len(shown.refused) - _UNKNOWNS} more that are none (see --json)"
+    if more:
+        yield f"and {more} more that are none (see -v)"
     if shown.refused:
         yield f"  -> `{shlex.join(('store-fsck', store, '--repair'))}` moves what is no receipt to quarantine/"
 

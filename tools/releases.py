@@ -26,12 +26,12 @@ from tools import keyfiles, lines, render
 from tools.arguments import Json, OptionalKeys, PassphraseFile, SignerCommand, StoreBeforeFile, leading, print_lines
 from tools.parameters import Argument, Option
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, command, lacks_signatures, print_json, say
+from tools.status import NO, OK, action, command, lacks_signatures, print_json, say
 
 ReleaseFile = Annotated[Path, Argument(metavar="FILE", help="The file of the release, to carry.")]
 
 
-@command
+@action
 def new(
     store: StoreBeforeFile,
     file: ReleaseFile,
@@ -87,7 +87,7 @@ def _engines(repository: Repository, mission: str) -> tuple[tuple[str, ...], lis
     return manifest.hosts, [Approval.of(entry) for entry in table.entries if entry.kind in KINDS]
 
 
-@command
+@action
 def sign(
     store: StoreBeforeFile,
     file: ReleaseFile,

@@ -13,10 +13,10 @@ from store.values import replace
 from tools import lines, render
 from tools.arguments import Json, Mission, StoreBeforeName, print_lines
 from tools.parameters import Option
-from tools.status import OK, command, print_json
+from tools.status import OK, action, print_json
 
 
-@command
+@action
 def remove(
     store: StoreBeforeName,
     mission: Mission,

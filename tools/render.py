@@ -15,7 +15,7 @@ from store.takeoff import quality
 from store.takeoff.engines import engine_for, engines_of
 from store.takeoff.mission import Opened, Verdict, VerifiedMission
 from store.trust.root import TrustRoot
-from tools.lines import short, shortened, table, wrapped
+from tools.lines import cut, short, shortened, table, wrapped
 
 if TYPE_CHECKING:
     from builders.doctor import Check
@@ -188,10 +188,11 @@ def verdict(item: Verdict, *, past: bool = False) -> Iterator[str]:
     if item.mission is None:
         word = "NO-GO (could not check everything)" if item.unknown else "NO-GO"
         yield f"{word}  {item.mission_id}"
-        for one in item.findings[:ON_A_SCREEN]:
+        findings, more = cut(item.findings, ON_A_SCREEN)
+        for one in findings:
             yield from finding(one)
-        if len(item.findings) > ON_A_SCREEN:
-            yield f"  and {many(len(item.findings) - ON_A_SCREEN, 'more finding')} (see --json)"
+        if more:
+            yield f"  and {many(more, 'more finding')} (see -v)"
         return
     facts, manifest = item.mission.facts, item.mission.manifest
     head = "WOULD HAVE BEEN GO" if past else "GO"
@@ -243,9 +244,8 @@ def summary(items: Sequence[Verdict], *, past: bool = False) -> str:
     counts = [(len(items) - len(bad), "WOULD HAVE BEEN GO" if past else "GO"), (len(bad) - unknown, "NO-GO")]
     counts.append((unknown, "NO-GO (could not check everything)"))
     text = ", ".join(f"{count} {word}" for count, word in counts if count)
-    names = [one.mission_id for one in bad[:ON_A_SCREEN]]
-    more = [f"{len(bad) - len(names)} more"] if len(bad) > len(names) else []
-    return f"{text}: {', '.join(names + more)}" if bad else text
+    named, left = cut([one.mission_id for one in bad], ON_A_SCREEN)
+    return f"{text}: {', '.join([*named, *([f'{left} more'] if left else [])])}" if bad else text
 
 
 def audit(item: Audit, read_all: str) -> Iterator[str]:
@@ -403,11 +403,11 @@ def _sums(reasons: Iterable[str]) -> Iterator[str]:
 
 def _some(items: Iterable[str]) -> Iterator[str]:
     """Yield the first items, and how many more there are."""
-    listed = list(items)
-    for item in listed[:LISTED]:
+    named, more = cut(list(items), LISTED)
+    for item in named:
         yield f"  {item}"
-    if len(listed) > LISTED:
-        yield f"  and {len(listed) - LISTED} more (see --json)"
+    if more:
+        yield f"  and {more} more (see -v)"
 
 
 def build(item: BuildReport, now: int) -> Iterator[str]:
@@ -440,11 +440,11 @@ def build(item: BuildReport, now: int) -> Iterator[str]:
     # Last, where it is seen: tables may fill a screen.
     if item.outcome in _NOT_PUBLISHED:
         yield _NOT_PUBLISHED[item.outcome]
-    reasons = item.why.split("\n") if item.why else []
-    for reason in reasons[:LISTED]:
+    reasons, more = cut(item.why.split("\n") if item.why else [], LISTED)
+    for reason in reasons:
         yield from wrapped(reason, "  ", "    ")
-    if len(reasons) > LISTED:
-        yield f"  and {len(reasons) - LISTED} more (see --json)"
+    if more:
+        yield f"  and {more} more (see -v)"
 
 
 # What a person reads above the reasons of a build that published nothing.
@@ -642,9 +642,10 @@ def _changes(old: Opened, new: Opened, now: int) -> Iterator[str]:
     entries = [("!", name) for name in named.changed]
     entries += [("-", name) for name in (*named.only_a, *(one for one, _ in named.moved))]
     entries += [("+", entry.name) for entry in new.table.entries if old.table.find(entry.name) is None]
-    lines += [f"  {sign} {name}" for sign, name in entries[:LISTED]]
-    if len(entries) > LISTED:
-        lines.append(f"  and {len(entries) - LISTED} more entries")
+    shown, more = cut(entries, LISTED)
+    lines += [f"  {sign} {name}" for sign, name in shown]
+    if more:
+        lines.append(f"  and {more} more entries")
     yield from lines or ["  nothing but its issue"]
 
 

@@ -18,12 +18,13 @@ from tools import lines, render
 from tools.arguments import Json, Store, StoreBeforeName, print_lines
 from tools.parameters import Argument, Option
 from tools.progress import work_bars
-from tools.status import OK, command, exits, print_json, say, warn
+from tools.status import OK, action, exits, notice, print_json, say, writes
 
 
 @exits(
     kept="each object lies in the store or in trash/, and none that a mission needs was moved; "
-    "the same gc goes on where it stopped"
+    "the same gc goes on where it stopped",
+    acts=writes,
 )
 def gc(
     store: Store,
@@ -82,7 +83,7 @@ def _collect(repository: Repository, *, wait: bool, **settings: Any) -> GcPlan:
     except Locked as error:
         if not wait:
             raise
-        warn(f"waiting: {error.message}")
+        notice(f"waiting: {error.message}")
     with work_bars() as progress:
         return collect(repository, wait=True, progress=progress, **settings)
 
@@ -100,7 +101,7 @@ def _collected(plan: GcPlan, *, dry_run: bool) -> Iterator[str]:
         yield f"{would}deleted for good: {one.path}, {things}, {render.size(one.bytes)}"
 
 
-@command
+@exits(acts=lambda given: given["named"] is not None)
 def pin_command(
     store: StoreBeforeName,
     named: Annotated[
@@ -146,7 +147,7 @@ def _pinnable(repository: Repository, what: str) -> ObjectId:
     return object_named(repository, what)
 
 
-@command
+@action
 def unpin_command(
     store: StoreBeforeName,
     name: Annotated[str, Argument(metavar="NAME", help="The name of the pin.")],

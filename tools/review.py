@@ -39,7 +39,7 @@ def show_and_ask(facts: Iterable[str], *, expect: str | None, as_json: bool, how
         raise Invalid("nothing says that this is what was reviewed, so it is not signed", remedy=how, kind="unreviewed")
     if asks or not as_json:
         for line in facts:
-            say(line, stream)
+            say(line, stream if asks else None)
     if not asks:
         return None
     return answer_to("To sign exactly this, type its code as you know it from the review: ", stream)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from builders.extras import require_build_extra
 from store.findings import Finding
 from tools import lines, render
 from tools.arguments import Json, MissionFilePath, StoreOption, cache_folder, print_lines
-from tools.parameters import Option
 from tools.progress import work_bars
 from tools.status import NO, OK, UNKNOWN, command, print_json
 
@@ -33,7 +32,6 @@ _NAMED = 10
 def status(
     mission_file: MissionFilePath,
     store: StoreOption,
-    verbose: Annotated[bool, Option("--verbose", "-v", help="Name every artifact, and print ids whole.")] = False,
     as_json: Json = False,
 ) -> int:
     """Show what of a mission file is stale in the store: what is published, what a build would change, what waits.
@@ -56,24 +54,23 @@ def status(
         found = [*standing.unknown, *(stale if standing.state == "stale" else ())]
         print_json({**standing.as_json(), "command": then}, found)
     else:
-        print_lines(_lines(standing, then, now, verbose=verbose))
+        print_lines(_lines(standing, then, now))
     return _STATUS[standing.state]
 
 
-def _lines(item: Standing, then: str, now: int, *, verbose: bool) -> Iterator[str]:
+def _lines(item: Standing, then: str, now: int) -> Iterator[str]:
     yield f"mission {item.mission}"
-    yield from lines.table([*_published(item, now, verbose=verbose), *_draft(item, now, verbose=verbose)])
+    yield from lines.table([*_published(item, now), *_draft(item, now)])
     one = item.comparison
     if one is not None:
         for engine in one.engines:
-            key = engine.key if verbose else engine.key[:12]
-            yield f"engine of {engine.backbone}, key {key}: {_ENGINE[engine.state]}"
+            yield f"engine of {engine.backbone}, key {lines.short(engine.key)}: {_ENGINE[engine.state]}"
         yield from (f"note: {note}" for note in one.notes)
     for finding in item.unknown:
         yield from render.finding(finding)
     yield _STATE[item.state]
     if one is not None:
-        yield from _differences(one, bool(item.published), verbose=verbose)
+        yield from _differences(one, bool(item.published))
     if then:
         yield f"next: {then}"
 
@@ -85,31 +82,31 @@ _ENGINE = {
 }
 
 
-def _published(item: Standing, now: int, *, verbose: bool) -> Iterator[tuple[str, str]]:
+def _published(item: Standing, now: int) -> Iterator[tuple[str, str]]:
     one = item.published
     if one is None:
         yield "published", _damage(item) or ("unknown" if item.unknown else "nothing")
         return
     yield "published", f"flight {one.flight}, sequence {one.sequence}, {render.when(one.issued_at)}"
-    yield from (("  signed by", _key(signer, verbose=verbose)) for signer in one.signers)
+    yield from (("  signed by", _key(signer)) for signer in one.signers)
     yield "  valid", render.validity(one.valid_from, one.expires_at, now)
     if one.withdrawn:
         yield "  WITHDRAWN", one.withdrawn
-    if verbose:
+    if lines.is_verbose():
         yield "  manifest", one.manifest
 
 
-def _draft(item: Standing, now: int, *, verbose: bool) -> Iterator[tuple[str, str]]:
+def _draft(item: Standing, now: int) -> Iterator[tuple[str, str]]:
     one = item.draft
     if one is None:
         if item.comparison is not None and item.comparison.draft is not None:
             yield "draft", "DOES NOT HOLD: `flightbag ls` says why"
         return
     yield "draft", f"{len(one.signers)} of {one.threshold} signatures, signing code {one.signing_code}"
-    yield from (("  signed by", _key(signer, verbose=verbose)) for signer in one.signers)
+    yield from (("  signed by", _key(signer)) for signer in one.signers)
     lacking = one.threshold - len(one.signers)
     if lacking > 0:
-        keys = ", ".join(_key(signer, verbose=verbose) for signer in one.others)
+        keys = ", ".join(_key(signer) for signer in one.others)
         yield "  missing", f"{lacking} of {keys}"
     yield "  valid", render.validity(one.valid_from, one.expires_at, now)
     if one.overtaken:
@@ -135,12 +132,12 @@ def _damage(item: Standing) -> str:
     return lines.shortened(f"DAMAGED: {lost[0]}") if lost else ""
 
 
-def _key(signer: Signer, *, verbose: bool) -> str:
-    kid = signer.kid if verbose else signer.kid[:12]
+def _key(signer: Signer) -> str:
+    kid = lines.short(signer.kid)
     return f"{kid} ({signer.name})" if signer.name else kid
 
 
-def _differences(one: Comparison, published: bool, *, verbose: bool) -> Iterator[str]:
+def _differences(one: Comparison, published: bool) -> Iterator[str]:
     for difference in one.refused:
         yield from lines.wrapped(f"a build refuses: {_words(difference)}", "  ", "    ")
     if [difference.kind for difference in one.differences] == ["mission"] and not published:
@@ -150,11 +147,11 @@ def _differences(one: Comparison, published: bool, *, verbose: bool) -> Iterator
     for difference in one.differences:
         by_kind.setdefault(difference.kind, []).append(difference)
     for same in by_kind.values():
-        named = same if verbose else same[:_NAMED]
+        named, more = lines.cut(same, _NAMED)
         for difference in named:
             yield from lines.wrapped(_words(difference), "  ", "    ")
-        if len(same) > len(named):
-            yield f"  {same[0].kind}: and {len(same) - len(named)} more (see --verbose)"
+        if more:
+            yield f"  {same[0].kind}: and {more} more (see -v)"
 
 
 def _words(one: Difference) -> str:

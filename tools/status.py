@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 import signal
 import sys
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TextIO
 
 import click
 
-from store.errors import NO_SPACE, FlightbagError, Invalid, Unavailable, no_space
-from tools.lines import fitted, shortened
+from store.errors import NO_SPACE, FlightbagError, Invalid, Unavailable, either, no_space
+from tools.lines import fitted, is_quiet, shortened
 from tools.parameters import Later
 from tools.printable import printable
 from tools.streams import OutputLost, discard
@@ -63,8 +63,18 @@ def lacks_signatures(signatures: int, threshold: int) -> Finding:
     return Finding("threshold", text, remedy="the next key signs")
 
 
+# Lines for standard output that wait for the status of the command; None where nothing waits.
+_held: list[str] | None = None
+
+
 def say(text: str, file: TextIO | None = None) -> None:
-    """Print a line for people, as several where it is too wide: on standard output, or on `file`."""
+    """Print a line for people, as several where it is too wide: on standard output, or on `file`.
+
+    With -q the lines of a command that acts wait until it ends (see `settle`), those on `file` do not.
+    """
+    if file is None and _held is not None:
+        _held.append(text)
+        return
     for line in fitted(printable(text), file):
         print(line, file=file or sys.stdout)
 
@@ -77,6 +87,20 @@ def warn(*lines: str) -> None:
         sys.stderr.flush()
     except OutputLost as lost:
         discard(lost.stream)
+
+
+def notice(*lines: str) -> None:
+    """As `warn`, for lines that nobody needs who asks for quiet (-q)."""
+    if not is_quiet():
+        warn(*lines)
+
+
+def settle(status: int) -> None:
+    """Print what `say` held back, unless the command ends with a status that says that nothing is wrong."""
+    global _held
+    held, _held = _held, None
+    for text in held or () if status not in _document.good else ():
+        say(text)
 
 
 class _Document:
@@ -178,15 +202,33 @@ def fail(error: FlightbagError, *, as_json: bool) -> None:
 def fail_usage(error: click.UsageError, status: int, *, as_json: bool) -> None:
     """Print a mistake in the arguments: on standard error, and with `as_json` also as a JSON document."""
     global _document
-    # An argument may be a file name of a medium: one line.
-    message = printable(error.format_message())
-    click.UsageError(message, error.ctx).show()
+    mistake = _mistake(error)
+    fail(mistake, as_json=False)
     if as_json:
-        name = command_name(error.ctx)
-        remedy = f"see `{'flightbag ' if name != 'flightbag' else ''}{name} --help`"
         _document = _Document()
-        _document.error = error_json(Invalid(message, remedy=remedy, kind="usage"))
-        print_document(status, command=name)
+        _document.error = error_json(mistake)
+        print_document(status, command=command_name(error.ctx))
+
+
+def _mistake(error: click.UsageError) -> Invalid:
+    """Return a mistake in the arguments as an error of this program. The remedy names what is like the word that was
+    given, or has the line of usage; and the help of the command."""
+    context = error.ctx or click.get_current_context()
+    like: Sequence[str] = ()
+    if isinstance(error, click.NoSuchOption):
+        text, like = f"`{context.command_path}` has no option {error.option_name}", error.possibilities or ()
+    elif isinstance(error, click.exceptions.NoSuchCommand):
+        text, like = f"`{context.command_path}` has no command {error.command_name}", error.possibilities or ()
+    elif isinstance(error, click.BadParameter) and error.param is not None:
+        name = error.param.get_error_hint(context).replace("'", "")
+        text = f"{name} is missing" if isinstance(error, click.MissingParameter) else f"{name}: {error.message}"
+    else:
+        text = error.message[:1].lower() + error.message[1:]
+    usage = " ".join(context.get_usage().split()).removeprefix("Usage: ")
+    remedy = f"give {either(like)}" if like else f"usage: {usage}"
+    # An argument may be a file name of a medium: one line.
+    message = printable(text.rstrip("."))
+    return Invalid(message, remedy=f"{remedy}\nsee `{context.command_path} -h`", kind="usage")
 
 
 def _exhausted(error: MemoryError | RecursionError) -> Unavailable:
@@ -226,20 +268,23 @@ def exits(
     interrupted: int = INTERRUPTED,
     kept: str = "",
     good: Container[int] = (OK,),
+    acts: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> Callable[[Callable[P, int]], Callable[P, None]]:
     """Return a decorator that makes a command of a function that returns its status: every error becomes a status, and
     with the keyword `as_json` the command prints one JSON document.
 
     `error_status` gives the status of a FlightbagError, `unknown` is the status of an error of the program itself;
     `kept` says what is left of the work of a long command that was interrupted, and what to do; `good` are the statuses
-    that say that nothing is wrong.
+    that say that nothing is wrong. `acts` says of the parameters whether the command does something, so that with -q it
+    prints no result when it succeeds; None for a command whose output is the answer to a question.
     """
 
     def decorate(function: Callable[P, int]) -> Callable[P, None]:
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
-            global _document
+            global _document, _held
             _document = _Document(good)
+            _held = [] if is_quiet() and acts is not None and acts(kwargs) else None
             as_json = bool(kwargs.get("as_json"))
             try:
                 for name, value in kwargs.items():
@@ -270,6 +315,7 @@ def exits(
             except Exception:  # noqa: BLE001 - an error of the program is "unknown", never Python's 1, which means "no"
                 _document.error = error_json(_defect())
                 status = unknown
+            settle(status)
             if as_json:
                 if _document.printed is None:
                     print_document(status)
@@ -282,4 +328,11 @@ def exits(
     return decorate
 
 
+def writes(given: Mapping[str, Any]) -> bool:
+    """Whether a command acts with these parameters: always, but for a dry run, whose output is the answer."""
+    return not given.get("dry_run")
+
+
 command = exits()
+# A command that does something, and prints what it has done.
+action = exits(acts=writes)

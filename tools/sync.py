@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-from store.errors import FlightbagError
+from store.errors import FlightbagError, either
 from store.findings import Finding
 from store.ground.cleaning import clean as remove_droppings
 from store.ground.cleaning import droppings
@@ -21,11 +21,11 @@ from store.remotes.place import Bucket, Folder, Host, place_of
 from store.values import replace
 from tools import render
 from tools.arguments import GiveUp, Json, cache_folder, leading, patience_of, print_lines
-from tools.named_remotes import place_named
+from tools.named_remotes import place_named, remote_names
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import reading_bars
-from tools.status import NO, OK, error_json, exits, print_json, status_of, warn
+from tools.status import NO, OK, error_json, exits, print_json, status_of, warn, writes
 
 if TYPE_CHECKING:  # only a sync with another machine loads these
     from store.remotes.ssh import Verdicts
@@ -76,7 +76,8 @@ class _Outcome:
 
 @exits(
     kept="what was copied whole stays at the target, and each mission there is as before or as after; "
-    "the same sync goes on where it stopped"
+    "the same sync goes on where it stopped",
+    acts=writes,
 )
 def run(
     source: Annotated[
@@ -85,6 +86,7 @@ def run(
             "The store to copy from: a folder, user@host:PATH by ssh, s3://BUCKET/PREFIX, or a named remote.",
             metavar="SRC",
             is_first=lambda _: True,
+            offers=remote_names,
         ),
     ],
     targets: Annotated[
@@ -93,6 +95,7 @@ def run(
             metavar="DST",
             help="The stores to copy to: folders, user@host:PATH by ssh, s3://BUCKET/PREFIX, or named remotes. "
             "One that does not exist is created.",
+            offers=remote_names,
         ),
     ],
     mission: Annotated[list[str] | None, Option(metavar="ID", help="Copy only this mission. May be repeated.")] = None,
@@ -113,7 +116,7 @@ def run(
     Example: flightbag sync ground /media/stick/store
     """
     source, targets = place_named(source), [place_named(target) for target in targets]
-    bound = Bound(" or ".join((source, *targets)), patience_of(give_up), as_json=as_json)
+    bound = Bound(either([source, *targets]), patience_of(give_up), as_json=as_json)
     outcomes, begun = [_Outcome(target) for target in targets], time.monotonic()
     seen = Seen(cache_folder() / "seen")
     with patience(bound) as answered:

@@ -51,7 +51,7 @@ from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import is_shown, reading_bar
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, UNKNOWN, command, exits, lacks_signatures, print_document, print_json, say
+from tools.status import NO, OK, UNKNOWN, action, command, exits, lacks_signatures, print_document, print_json, say
 from tools.verdicts import findings_of, print_verdicts
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from store.trust.keys import Signer
 
 
-@command
+@action
 def sign(
     store: StoreBeforeName,
     mission: Mission,
@@ -109,7 +109,7 @@ def sign(
     return OK if outcome.manifest or key else NO
 
 
-@command
+@action
 def discard(store: StoreBeforeName, mission: Mission, as_json: Json = False) -> int:
     """Delete the draft of a mission and its signatures. The published mission stays.
 
@@ -337,7 +337,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
     return value
 
 
-@command
+@action
 def prove_command(
     store: StoreBeforeName,
     mission: Mission,

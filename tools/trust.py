@@ -39,7 +39,7 @@ from tools.arguments import (
 )
 from tools.parameters import Argument, Option
 from tools.review import Expect, show_and_ask
-from tools.status import OK, command, print_json, say
+from tools.status import OK, action, command, print_json, say
 
 Draft = Annotated[
     Path,
@@ -63,7 +63,7 @@ BuilderKeys = Annotated[
 ]
 
 
-@command
+@action
 def new(
     store: Store,
     domain: Annotated[str, Option(metavar="NAME", help="A name for the trust domain, for people.")],
@@ -188,7 +188,7 @@ def _role(text: str) -> RoleName:
     raise Invalid(f"{text!r} is not a role", remedy=f"{instead_of(text, ROLES)}; the roles are {', '.join(ROLES)}")
 
 
-@command
+@action
 def add_key(
     store: StoreBeforeFile,
     draft: Draft,
@@ -214,7 +214,7 @@ def add_key(
     return _edit(store, draft, edit, as_json=as_json)
 
 
-@command
+@action
 def remove_key(store: StoreBeforeFile, draft: Draft, role: RoleArgument, key: KeyOrKid, as_json: Json = False) -> int:
     """Remove a key from a role, in the draft of the next trust root. It can be added again later.
 
@@ -229,7 +229,7 @@ def remove_key(store: StoreBeforeFile, draft: Draft, role: RoleArgument, key: Ke
     return _edit(store, draft, edit, as_json=as_json)
 
 
-@command
+@action
 def revoke(
     store: StoreBeforeFile,
     draft: Draft,
@@ -247,7 +247,7 @@ def revoke(
     return _edit(store, draft, edit, as_json=as_json)
 
 
-@command
+@action
 def set_threshold(
     store: StoreBeforeFile,
     draft: Draft,
@@ -262,7 +262,7 @@ def set_threshold(
     return _edit(store, draft, lambda d: drafts.with_threshold(d, role, number), as_json=as_json)
 
 
-@command
+@action
 def set_releases(
     store: StoreBeforeFile,
     draft: Draft,
@@ -279,7 +279,7 @@ def set_releases(
     return _edit(store, draft, lambda d: d.with_fields(releases=what), as_json=as_json)
 
 
-@command
+@action
 def set_lifetime(
     store: StoreBeforeFile,
     draft: Draft,
@@ -299,7 +299,7 @@ def set_lifetime(
     return _edit(store, draft, lambda d: d.with_fields(**{field: seconds}), as_json=as_json)
 
 
-@command
+@action
 def new_epoch(store: StoreBeforeFile, draft: Draft, as_json: Json = False) -> int:
     """Begin a new epoch, in the draft of the next trust root: all signatures before it end, and sequences restart.
 
@@ -308,7 +308,7 @@ def new_epoch(store: StoreBeforeFile, draft: Draft, as_json: Json = False) -> in
     return _edit(store, draft, drafts.with_new_epoch, as_json=as_json)
 
 
-@command
+@action
 def set_issued_after(
     store: StoreBeforeFile,
     draft: Draft,
@@ -326,7 +326,7 @@ def set_issued_after(
     return _edit(store, draft, lambda d: d.with_fields(issued_after=at), as_json=as_json)
 
 
-@command
+@action
 def sign(
     draft: ExistingDraft,
     key: Keys,
@@ -354,7 +354,7 @@ def sign(
     return OK
 
 
-@command
+@action
 def join(
     draft: ExistingDraft,
     other: Annotated[Path, Argument(metavar="OTHER", help="Another copy of the same draft.")],
@@ -385,7 +385,7 @@ def _review(root_draft: RootDraft, path: Path, expect: str | None, *, as_json: b
         root_draft.require(code)
 
 
-@command
+@action
 def rotate(
     store: StoreBeforeFile,
     draft: ExistingDraft,

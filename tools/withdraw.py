@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ from tools.arguments import (
 from tools.commands import came_from_environment
 from tools.parameters import Argument, Option
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, command, print_json, say
+from tools.status import NO, OK, exits, print_json, say
 
 Reason = Annotated[
     str | None,
@@ -39,7 +39,13 @@ Discard = Annotated[
 ]
 
 
-@command
+def _acts(given: Mapping[str, Any]) -> bool:
+    """Whether the command begins, signs or discards a withdrawal, and does not only show one."""
+    signs = _sign(given["key"], given["reason"], given["expect"])
+    return signs or given["discard"] or given["reason"] is not None
+
+
+@exits(acts=_acts)
 def mission(
     store: StoreBeforeName,
     id_: Annotated[str, Argument(metavar="MISSION", help="The id of the mission.")],
@@ -74,7 +80,7 @@ def mission(
         )
 
 
-@command
+@exits(acts=_acts)
 def release(
     store: StoreBeforeName,
     name: Annotated[str, Argument(metavar="NAME", help="The name of the release.")],

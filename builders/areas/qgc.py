@@ -16,6 +16,7 @@ from typing import Any
 
 from builders.areas.geometry import Geometry, GeometryFile, Home, value_text
 from builders.areas.mavlink import Item, Items, Position, home_of, whole
+from store.errors import either
 
 FENCE, SURVEY = "geofence", "survey"
 _SAVE_AGAIN = "open it in QGroundControl, and save it again"
@@ -160,7 +161,7 @@ class PlanFile(GeometryFile):
 
     def _version(self, table: dict[str, Any], place: str, known: tuple[int, ...]) -> None:
         if (version := table.get("version")) not in known:
-            listed = " or ".join(map(str, known))
+            listed = either([str(one) for one in known])
             self.refuse(
                 place, f"is {value_text(version)}, must be {listed}", "save it with QGroundControl 3.5 or later"
             )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from builders.engines.base import Ends, EngineSession, EngineSpec, TensorInfo
 from builders.engines.failures import KINDS, failure
 from builders.engines.graph import FixedInput
-from store.errors import FlightbagError, Invalid
+from store.errors import FlightbagError, Invalid, either
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,7 +145,7 @@ class CheckFigures:
         author = _author(value["author"]) if value["author"] is not None else None
         faults, outputs = (tuple(map(str, value[key])) for key in ("faults", "outputs"))
         if value["of"] not in _SUBJECTS:
-            raise ValueError(f"expected {' or '.join(_SUBJECTS)} for what was compared")
+            raise ValueError(f"expected {either(list(_SUBJECTS))} for what was compared")
         return CheckFigures(cases, faults, outputs, str(value["inputs"]), author, value["of"])
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TextIO, TypeVar
 
 from builders.engines.failures import failure
-from store.errors import FlightbagError, Unavailable
+from store.errors import FlightbagError, Unavailable, either
 from store.installation import install_remedy
 
 # Names that some supported versions lack -> the first version that has them.
@@ -126,7 +126,7 @@ def import_tensorrt(product: Product = TENSORRT) -> Any:
         if version.partition(".")[0] not in product.majors:
             raise failure(
                 "version",
-                f"{product.title} {version} is installed, this version needs {' or '.join(product.majors)}",
+                f"{product.title} {version} is installed, this version needs {either(list(product.majors))}",
                 installed=version,
             )
         if product.paired and (actual := library_version(tensorrt, product)) != version:

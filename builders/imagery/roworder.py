@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from builders.grid.tiles import rows_and_columns, rows_between
-from store.errors import Invalid
+from store.errors import Invalid, either
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -219,8 +219,8 @@ def _fitting_the_area(rows: Sequence[StoredRows]) -> list[Scheme]:
 
 
 def _named_by(*schemes: Scheme) -> str:
-    keys = " or ".join(f'"{scheme}"' for scheme in schemes)
-    paths = " or ".join(f"{scheme}:PATH" for scheme in schemes)
+    keys = either([f'"{scheme}"' for scheme in schemes])
+    paths = either([f"{scheme}:PATH" for scheme in schemes])
     return (
         f"compare a tile with a map, then set scheme = {keys} in its [[tiles]] (against_scheme in [quality]), "
         f"or give {paths} to a command"

@@ -50,7 +50,7 @@ from builders.mission.schema import (
     scaled,
 )
 from store.disk.opening import nearest
-from store.errors import FlightbagError, Invalid, Unavailable
+from store.errors import FlightbagError, Invalid, Unavailable, either
 from store.format.area import Area as ExactArea
 from store.format.manifest import Takeoff as ExactTakeoff
 from store.format.toml import TomlError, parse_toml
@@ -514,7 +514,7 @@ def _check_options(backbone: Backbone, i: int, sections: _Sections, report: _Rep
         ("calibration", backbone.calibration, backbone.precision == "int8"),
     ):
         if option is not None and not applies:
-            named = " or ".join(sorted(backends))
+            named = either(sorted(backends))
             report.add(("backbones", i, key), f"means nothing for {named} and {backbone.precision}")
     if backbone.precision == "int8" and backbone.name not in sections.column("descriptors", "backbone").values():
         report.add(

@@ -12,7 +12,7 @@ from itertools import islice
 
 from store.disk.media import OBJECTS, Media
 from store.disk.opening import nearest as similar
-from store.errors import Corrupt, Invalid, NoStore, NotFound, Unavailable
+from store.errors import Corrupt, Invalid, NoStore, NotFound, Unavailable, either
 from store.format.toml import parse_toml
 
 MISSIONS, TRUST = "missions", "trust"
@@ -252,5 +252,5 @@ def _names(folder: str, most: int = 1000) -> list[str]:
 
 def _listed(stores: list[str]) -> str:
     """Return the first few stores as a choice; "" for none."""
-    more = f" or one of {len(stores) - _NAMED} more" if len(stores) > _NAMED else ""
-    return " or ".join(stores[:_NAMED]) + more
+    more = [f"one of {len(stores) - _NAMED} more"] if len(stores) > _NAMED else []
+    return either([*stores[:_NAMED], *more])

@@ -80,7 +80,7 @@ def begun_by(text: str, ids: Iterable[D], what: str) -> D:
     if fit:
         names = [name for name, _ in fit]
         digits = next(count for count in range(12, 65) if len({name[:count] for name in names}) == len(names))
-        more = f", or one of {len(names) - _OFFERED} more" if len(names) > _OFFERED else ""
+        more = f" and {len(names) - _OFFERED} more" if len(names) > _OFFERED else ""
         listed = ", ".join(name[:digits] for name in names[:_OFFERED])
         text = f"{len(names)} ids begin with {text}: {listed}{more}"
         raise Invalid(text, remedy="give more digits", kind="ambiguous")

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, Untrusted
+from store.errors import Corrupt, FlightbagError, NotFound, Unavailable, Untrusted, either
 from store.findings import COPY_AGAIN, Finding
 from store.format import manifest, release
 from store.format.code import short_code
@@ -329,7 +329,7 @@ def _misfits(opened: Opened, aboard: str | None) -> Iterator[tuple[str, str, str
     """Yield how the host classes of the mission and of the aircraft do not fit its engines and indexes (FORMAT 4.5):
     a text, the class or the classes at hand, and the need."""
     hosts = opened.manifest.hosts
-    promised = " or ".join(hosts)
+    promised = either(hosts)
     if aboard is not None and not any(meets(aboard, host) for host in hosts):
         yield f"the mission's engines need the host class {promised}, and this aircraft has {aboard}", aboard, promised
         # An aircraft that has none of the mission's classes has one finding for that, and none for each entry.
@@ -346,11 +346,11 @@ def _misfits(opened: Opened, aboard: str | None) -> Iterator[tuple[str, str, str
             yield f"{engine.name} needs {engine.need}, and the mission promises only {promised}", promised, engine.need
         if len(useless) == len(engines):
             continue
-        needs = " or ".join(engine.need for engine in engines)
+        needs = either([engine.need for engine in engines])
         if bare := [host for host in hosts if engine_for(engines, host) is None]:
             yield f"no engine of {backbone} is for the host class {bare[0]}: they need {needs}", bare[0], needs
         elif aboard is not None and engine_for(engines, aboard) is None:
-            without = " or ".join(" and ".join(engine.lacking(aboard)) for engine in engines)
+            without = either([" and ".join(engine.lacking(aboard)) for engine in engines])
             yield f"the engine of {backbone} needs {without}, and this aircraft has {aboard}", aboard, needs
 
 

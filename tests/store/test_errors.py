@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import pickle
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from store.errors import (
     Refused,
     Unavailable,
     Untrusted,
+    either,
     instead_of,
     no_space,
 )
@@ -83,7 +85,7 @@ def test_an_error_crosses_a_process() -> None:
         ("north-rigde", ["a", "north-ridge", "south-ridge"], "give north-ridge or south-ridge"),
         ("NORTH", ["north", "x"], "give north"),
         ("camera", ["engines/net.onnx", "files/calibration/camera.yaml"], "give files/calibration/camera.yaml"),
-        ("zzz", ["a", "b", "c", "d", "e"], "give a or b or c or one of 2 more"),
+        ("zzz", ["a", "b", "c", "d", "e"], "give a, b, c or one of 2 more"),
         ("zzz", ["a"], "give a"),
         ("", ["a"], "give a"),
         ("zzz", [], ""),
@@ -104,3 +106,11 @@ def test_only_a_temporary_file_is_told_of_tmpdir(tmp_path: Path, monkeypatch: py
     unknown = no_space("")
     assert str(tmp_path / "scratch") in unknown.message
     assert "free some space" in unknown.remedy
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [((), ""), (("a",), "a"), (("a", "b"), "a or b"), (["a", "b", "c"], "a, b or c"), (list("abcd"), "a, b, c or d")],
+)
+def test_alternatives_have_one_or(names: Sequence[str], text: str) -> None:
+    assert either(names) == text

@@ -16,6 +16,7 @@ from tests.support.every_command import STORE_FSCK
 from tests.support.every_command import commands as every_one
 from tests.support.release import REPOSITORY
 from tools import fsck, pages, status
+from tools.commands import first_sentence
 from tools.start import app
 
 _EXAMPLE = "Example: "
@@ -75,11 +76,6 @@ def _definitions(title: str, items: Iterable[tuple[str, str]]) -> Iterator[str]:
         yield from (".TP", f"\\fB{escaped(term)}\\fR", _prose(text))
 
 
-def _first(command: click.Command) -> str:
-    """The first sentence of the help of a command, as in the table of docs/commands.md."""
-    return re.split(r"(?<=\.)\s", " ".join(inspect.cleandoc(command.help or "").split()), maxsplit=1)[0].rstrip(".")
-
-
 def _page(file: str, typed: str, command: click.Command) -> str:
     """Return the page of a command that is called by what is `typed`."""
     context = click.Context(command, info_name=typed, **command.context_settings)
@@ -94,7 +90,7 @@ def _page(file: str, typed: str, command: click.Command) -> str:
     lines = [
         _title(file),
         ".SH NAME",
-        f"{escaped(file)} \\- {_prose(_first(command))}",
+        f"{escaped(file)} \\- {_prose(first_sentence(command).rstrip('.'))}",
         *_section("SYNOPSIS", [f"\\fB{escaped(typed)}\\fR {escaped(synopsis)}"]),
         *_section("DESCRIPTION", [_prose(text) for text in texts if not text.startswith(_EXAMPLE)]),
         *_definitions("ARGUMENTS", arguments),
@@ -108,7 +104,7 @@ def _page(file: str, typed: str, command: click.Command) -> str:
 
 def _overview(commands: list[tuple[str, click.Command]]) -> str:
     texts = inspect.cleandoc(app.help or "").split("\n\n")
-    items = [(f"{_file(name)}(1)", f"{_first(one)}.") for name, one in commands]
+    items = [(f"{_file(name)}(1)", first_sentence(one)) for name, one in commands]
     lines = [
         _title("flightbag"),
         ".SH NAME",

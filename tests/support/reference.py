@@ -7,7 +7,6 @@ python -m tests.support.reference    writes all of it again
 from __future__ import annotations
 
 import inspect
-import re
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.support.every_command import commands as every_one
 from tests.support.man import manual
 from tests.support.release import REPOSITORY
 from tools import fsck, status
+from tools.commands import first_sentence
 from tools.start import app
 
 MARK = "<!-- `make reference` writes what follows from the program; a test compares. -->\n"
@@ -74,8 +74,7 @@ def _help(name: str, command: click.Command) -> tuple[str, str]:
     """The first sentence of the help of a command, and all of it as the program prints it."""
     settings: dict[str, Any] = dict(command.context_settings)
     context = click.Context(command, info_name=f"flightbag {name}", terminal_width=80, max_content_width=80, **settings)
-    first = re.split(r"(?<=\.)\s", " ".join(inspect.cleandoc(command.help or "").split()), maxsplit=1)[0]
-    return first, command.get_help(context)
+    return first_sentence(command), command.get_help(context)
 
 
 def mission_file() -> str:

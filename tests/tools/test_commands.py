@@ -121,6 +121,8 @@ Options:
   -k, --key FILE  A key.
   --pair A B      Two.
   --name NAME     A name.  [env var: TEST_NAME]
+  -v, --verbose   Print ids and lists whole.
+  -q, --quiet     Print nothing but answers, errors and findings.
   -h, --help      Show this message and exit.
 """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import BIN, flightbag
+from tests.support.commands import BIN, flightbag, program
 from tests.support.field import Desk
 
 ENVIRONMENT = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
@@ -48,6 +48,24 @@ def test_bash_completes_missions_of_the_store_that_is_given_or_found(built: Desk
     assert completed(built.folder, "show", "ground", "l") == ["left"]
     assert completed(built.store, "verify", "l") == ["left"]
     assert completed(built.store / "trust", "sign", "le") == ["left"]
+
+
+def test_bash_completes_topics_of_help(tmp_path: Path) -> None:
+    assert completed(tmp_path, "help", "unprov") == ["unproven"]
+    assert completed(tmp_path, "help", "carr") == ["carrying"]
+    assert completed(tmp_path, "help", "statu") == ["status", "statuses"]
+
+
+def test_bash_completes_remotes_where_a_place_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "XDG_CONFIG_HOME", str(tmp_path))
+    for name in ("hangar", "hall"):
+        ran = program("flightbag", "remote", "add", name, f"crew@{name}:store", env=ENVIRONMENT)
+        assert ran.status == 0, ran.err
+    assert completed(tmp_path, "sync", "ha") == ["hall", "hangar"]
+    assert completed(tmp_path, "sync", "ground", "han") == ["hangar"]
+    assert completed(tmp_path, "sync", "-q", "ground", "stick", "han") == ["hangar"]
+    assert completed(tmp_path, "unpack", "hal") == ["hall"]
+    assert completed(tmp_path, "remote", "remove", "hal") == ["hall"]
 
 
 def test_bash_completes_at_a_terminal(tmp_path: Path) -> None:
@@ -95,4 +113,4 @@ def test_the_lines_are_those_of_the_shell(shell: str) -> None:
 
 def test_another_shell_is_refused() -> None:
     ran = flightbag("completion", "tcsh")
-    assert (ran.status, "give bash or zsh or fish" in ran.err) == (2, True)
+    assert (ran.status, "give bash, zsh or fish" in ran.err) == (2, True)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tools import lines
-from tools.lines import columns_of, fitted, short, shortened, table, wrapped
+from tools.lines import Loudness, columns_of, cut, fitted, short, shortened, table, wrapped
 
 WORDS = st.text(st.sampled_from("ab-/日é'"), min_size=1, max_size=30)
 TEXTS = st.lists(WORDS, max_size=30).map(" ".join)
@@ -80,14 +80,16 @@ def test_a_line_that_fits_stays_as_it_is_and_a_longer_one_is_indented_deeper() -
 
 def test_ids_are_short_for_people_and_whole_if_they_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     id_ = "0123456789abcdef" * 4
-    monkeypatch.setattr(lines, "_whole", False)
+    monkeypatch.setattr(lines, "_loudness", Loudness.NORMAL)
     assert (short(id_), short("ab")) == ("0123456789ab", "ab")
     text = f"object {id_} has 4096 bytes"
     assert shortened(text) == "object 0123456789ab has 4096 bytes"
     assert shortened(f"objects/01/{id_[2:]}") == f"objects/01/{id_[2:]}"
-    lines.whole_ids(True)
+    assert cut([1, 2, 3], 2) == ([1, 2], 1)
+    lines.set_loudness(Loudness.VERBOSE)
     assert (short(id_), shortened(text)) == (id_, text)
-    lines.whole_ids(False)
+    assert cut([1, 2, 3], 2) == ([1, 2, 3], 0)
+    lines.set_loudness(Loudness.QUIET)
     assert short(id_) == "0123456789ab"
 
 

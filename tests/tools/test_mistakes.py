@@ -154,10 +154,10 @@ def test_a_mistake_in_a_mission_file_is_answered(folder: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("buidl left.toml", "Did you mean 'build'?"),
-        ("trust shwo ground", "Did you mean 'show'?"),
-        ("map ground left --outptu x.png", "Did you mean '--output'?"),
-        ("checkout ground left out", "Missing option '--trust'"),
+        ("buidl left.toml", "-> give build"),
+        ("trust shwo ground", "-> give show"),
+        ("map ground left --outptu x.png", "-> give --output"),
+        ("checkout ground left out", "--trust (env var: FLIGHTBAG_TRUST) is missing"),
     ],
 )
 def test_a_mistake_in_a_name_of_the_program_is_answered(typed: str, words: str) -> None:

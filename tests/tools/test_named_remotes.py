@@ -12,7 +12,8 @@ import pytest
 from store.errors import Invalid
 from tests.support.commands import Ran, flightbag, program
 from tests.support.stores import NORTH, check, make_store
-from tools.named_remotes import checked_place, place_named
+from tools.arguments import config_folder
+from tools.named_remotes import checked_place, place_named, remote_names
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +61,15 @@ def test_every_place_takes_a_name(tmp_path: Path) -> None:
         assert "run `flightbag sync far FOLDER` first" in ran.err
     assert flightbag("fsck", "far").status == 16
     assert flightbag("fsck", store, "--repair", "--from", "far").status == 16
+
+
+def test_a_shell_is_offered_the_names_and_nothing_of_a_file_that_is_wrong(tmp_path: Path) -> None:
+    assert remote_names(None) == []
+    for name in ("new", "hangar"):
+        assert add(name, tmp_path / name).status == 0
+    assert remote_names(None) == remote_names("ground") == ["hangar", "new"]
+    (config_folder() / "remotes.toml").write_text("[remotes")
+    assert remote_names(None) == []
 
 
 def test_a_folder_of_the_name_is_neither_taken_nor_passed_over(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ class TestShown:
         (desk / "pilot.key").write_bytes(key("y").pem(None))
         flightbag("verify", desk / "store", "--trust", desk / "pinned", "--receipt-key", desk / "pilot.key")
         out = flightbag("receipts", desk / "store").out
-        assert "and 1 more receipt of unknown keys (see --json)" in out
+        assert "and 1 more receipt of unknown keys (see -v)" in out
 
     @pytest.mark.parametrize("text", ["uav-07", "x" * 64 + " uav-07"])
     def test_a_list_that_is_none_names_the_file_and_the_line(self, desk: Path, text: str) -> None:

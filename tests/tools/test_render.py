@@ -26,7 +26,7 @@ def test_a_failing_gate_says_why_after_the_tables_a_reason_a_line() -> None:
 def test_of_many_reasons_some_are_shown() -> None:
     report = BuildReport("failed", "north-ridge", COVERAGE, why="\n".join(f"reason {one}" for one in range(300)))
     lines = list(render.build(report, 0))
-    assert lines[-1] == "  and 280 more (see --json)"
+    assert lines[-1] == "  and 280 more (see -v)"
     assert len(lines) < 30
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -16,12 +17,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import tools
-from tests.support.commands import flightbag
+from tests.support.commands import flightbag, too_wide
 from tests.support.every_command import commands
 from tests.support.missions import flight
 from tests.support.release import REPOSITORY
 from tests.support.stores import NORTH, ROOT_FILE, make_store
-from tools.commands import Commands
+from tools.commands import Commands, first_sentence
 from tools.start import app
 
 LOADED = """
@@ -97,12 +98,22 @@ def test_the_version_is_that_of_the_package() -> None:
 
 def test_a_group_is_listed_in_the_order_of_its_table() -> None:
     context = click.Context(app)
-    first = ["doctor", "init", "new", "plan", "build"]
-    assert [name for name in app.list_commands(context) if name in first] == first
-    shown = flightbag("--help").out
-    assert [shown.index(f"  {name} ") for name in ("init", "plan", "verify", "keys")] == sorted(
-        shown.index(f"  {name} ") for name in ("init", "plan", "verify", "keys")
+    names = app.list_commands(context)
+    shown = flightbag("--help", columns=80).out
+    assert re.findall(r"^  ([a-z-]+)  ", shown.partition("First use:")[2], re.MULTILINE) == names
+    assert [one for one in ("doctor", "plan", "keys", "sync", "aircraft", "ls", "fsck") if one in names] == re.findall(
+        r"^[A-Z][a-z ]+:\n  ([a-z-]+)  ", shown.partition("Options:")[2], re.MULTILINE
     )
+
+
+@pytest.mark.parametrize("group", [(), ("trust",), ("aircraft",)])
+def test_the_list_of_a_group_has_the_whole_first_sentence_of_each_command(group: tuple[str, ...]) -> None:
+    ran = flightbag(*group, "--help", columns=80)
+    for name, one in commands(app):
+        if name.split()[:-1] == list(group):
+            assert first_sentence(one) in ran.words.replace("self- retrieval", "self-retrieval")
+    assert too_wide(ran) == []
+    assert "..." not in ran.out.partition("ARGS]...")[2]
 
 
 def test_every_command_of_the_table_can_be_loaded() -> None:
@@ -112,22 +123,31 @@ def test_every_command_of_the_table_can_be_loaded() -> None:
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (("verfy",), "'verify'"),
-        (("keys", "nwe"), "'new'"),
-        (("VERIFY",), "No such command 'VERIFY'"),
-        (("-v",), "No such option '-v'"),
-        (("verify", "--trsut", "x"), "'--trust'"),
+        (("verfy",), "`flightbag` has no command verfy -> give verify or query see `flightbag -h`"),
+        (("keys", "nwe"), "`flightbag keys` has no command nwe -> give new see `flightbag keys -h`"),
+        (("VERIFY",), "has no command VERIFY -> usage: flightbag [OPTIONS] COMMAND [ARGS]... see `flightbag -h`"),
+        (("-x",), "`flightbag` has no option -x -> usage:"),
+        (("-v",), "missing command -> usage:"),
+        (("verify", "--trsut", "x"), "`flightbag verify` has no option --trsut -> give --trust or --host see"),
+        (("show",), "MISSION is missing -> usage: flightbag show [OPTIONS] [STORE] MISSION see `flightbag show -h`"),
+        (("ls", "a", "b", "c"), "got unexpected extra arguments (b c) -> usage: flightbag ls [OPTIONS] [STORE] see"),
+        (("gc", "a", "--keep-last", "0"), "--keep-last: 0 is not in the range x>=1 -> usage: flightbag gc"),
+        (("pack", "a", "-o"), "option '-o' requires an argument -> usage: flightbag pack"),
+        (("fsck", "--ful"), "`flightbag fsck` has no option --ful -> give --full see `flightbag fsck -h`"),
     ],
 )
 def test_a_slip_is_answered_with_what_there_is(words: tuple[str, ...], answer: str) -> None:
-    ran = flightbag(*words)
-    assert (ran.status, answer in ran.err) == (2, True), ran.err
+    ran = flightbag(*words, columns=80)
+    assert (ran.status, ran.out) == (16 if words[0] == "fsck" else 2, "")
+    assert " ".join(ran.err.split()).startswith("flightbag: ")
+    assert answer in " ".join(ran.err.split())
+    assert too_wide(ran) == []
 
 
 @pytest.mark.parametrize("words", [(), ("keys",)])
 def test_a_group_without_a_command_shows_its_help(words: tuple[str, ...]) -> None:
     ran = flightbag(*words)
-    assert (ran.status, "Commands:" in ran.err) == (2, True)
+    assert (ran.status, "Commands:" in ran.err or "First use:" in ran.err) == (2, True)
 
 
 def test_no_two_groups_share_their_commands() -> None:

@@ -18,13 +18,13 @@ from tools.arguments import Json, OptionalMission, State, StoreOrMission, Trust
 from tools.outputs import check_output
 from tools.parameters import Option
 from tools.receipts import Fleet, fleet_of
-from tools.status import NO, OK, UNKNOWN, command, print_json, say
+from tools.status import NO, OK, UNKNOWN, action, print_json, say
 
 # Near the beginning of every report.
 _MARK = b"<!-- flightbag report -->"
 
 
-@command
+@action
 def run(
     store: StoreOrMission,
     mission: OptionalMission = None,

@@ -140,7 +140,7 @@ class TestWhatLiesThere:
             stick(tmp_path / "stick", f"store-{number}")
         text = words(tmp_path / "stick")
         assert "several lie below it" in text
-        assert text.endswith(f"or {tmp_path}/stick/store-2 or one of 2 more")
+        assert text.endswith(f", {tmp_path}/stick/store-2 or one of 2 more")
 
     def test_no_link_is_followed_and_the_look_has_an_end(self, tmp_path: Path) -> None:
         stick(tmp_path / "elsewhere")
@@ -174,9 +174,9 @@ class TestWhatLiesThere:
         assert len(layout._names(str(tmp_path), 7)) == 7
         assert layout._names(str(tmp_path / "none")) == []
 
-    @pytest.mark.parametrize(("count", "more"), [(1, ""), (3, ""), (4, " or one of 1 more")])
-    def test_three_stores_are_named(self, count: int, more: str) -> None:
-        assert layout._listed(list("abcd")[:count]) == " or ".join("abc"[:count]) + more
+    @pytest.mark.parametrize(("count", "named"), [(1, "a"), (3, "a, b or c"), (4, "a, b, c or one of 1 more")])
+    def test_three_stores_are_named(self, count: int, named: str) -> None:
+        assert layout._listed(list("abcd")[:count]) == named
 
     def test_a_medium_that_is_not_mounted(self, tmp_path: Path) -> None:
         (tmp_path / "stick").mkdir()

@@ -187,11 +187,11 @@ class TestMissions:
         evidence = self.evidence(tmp_path, "north-ridge", "south", "west", "x")
         assert self.remedy(evidence, "NORTH-RIDGE") == "give north-ridge"
         assert self.remedy(evidence, "north-bridge") == "give north-ridge, or sync north-bridge to this store"
-        more = "give north-ridge or south or west or one of 1 more"
+        more = "give north-ridge, south, west or one of 1 more"
         assert self.remedy(evidence, "../../flight") == more
         assert self.remedy(evidence, "q") == f"{more}, or sync q to this store"
         three = self.evidence(tmp_path / "other", "a", "b", "c")
-        assert self.remedy(three, "QQQQQ") == "give a or b or c"
+        assert self.remedy(three, "QQQQQ") == "give a, b or c"
 
 
 class TestRoots:
