@@ -61,7 +61,7 @@ def _find() -> str | None:
             around = _around()
         other = f", not {around}, in which the current folder lies" if around not in (None, place_text(given)) else ""
         notice(f"flightbag: store {place_text(given)}, by {STORE_ENV}{other}")
-        return given
+        return place_text(given)  # as it was named: not the remote of that name
     around = _around()
     if around is not None:
         notice(f"flightbag: store {around}, in which the current folder lies")

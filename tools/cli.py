@@ -44,7 +44,7 @@ from tools.geojson import GeoJson, check_path
 from tools.geojson import write as write_geojson
 from tools.parameters import Argument, Option
 from tools.progress import work_bars
-from tools.status import NO, OK, action, command, exits, print_json, say, status_of_findings, writes
+from tools.status import NO, OK, action, command, exits, insist, print_json, say, status_of_findings, writes
 
 if TYPE_CHECKING:
     from builders.report import BuildReport
@@ -230,6 +230,8 @@ def build(
         write_geojson(geojson, report.coverage.missing)
     if as_json:
         print_json(report.as_json(), _findings(report))
+    elif report.outcome == "draft":
+        insist(*render.build(report, now))  # who takes it for published would carry the mission before
     else:
         print_lines(render.build(report, now))
     return NO if report.outcome == "failed" else OK

@@ -46,7 +46,7 @@ from tools.arguments import (
 from tools.parameters import Argument, Option
 from tools.progress import reading_bars
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, UNKNOWN, action, command, exits, print_json, say, status_of_findings
+from tools.status import NO, OK, UNKNOWN, action, command, exits, insist, print_json, say, status_of_findings
 from tools.verdicts import findings_of, print_verdicts
 
 
@@ -204,7 +204,7 @@ def rollback_command(
         if outcome.manifest:
             say(f"manifest {lines.short(outcome.manifest)}")
         elif not dry_run:
-            say(
+            insist(
                 f"NOT PUBLISHED: it has {outcome.signatures} of {outcome.threshold} signatures; "
                 f"the next key signs with `flightbag sign`, signing code {outcome.signing_code}"
             )

@@ -95,6 +95,12 @@ def notice(*lines: str) -> None:
         warn(*lines)
 
 
+def insist(*lines: str) -> None:
+    """As `say`, for what nobody may miss: also with -q."""
+    for line in lines:
+        say(line, sys.stdout)
+
+
 def settle(status: int) -> None:
     """Print what `say` held back, unless the command ends with a status that says that nothing is wrong."""
     global _held

@@ -51,7 +51,19 @@ from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import is_shown, reading_bar
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, UNKNOWN, action, command, exits, lacks_signatures, print_document, print_json, say
+from tools.status import (
+    NO,
+    OK,
+    UNKNOWN,
+    action,
+    command,
+    exits,
+    insist,
+    lacks_signatures,
+    print_document,
+    print_json,
+    say,
+)
 from tools.verdicts import findings_of, print_verdicts
 
 if TYPE_CHECKING:
@@ -104,7 +116,7 @@ def sign(
     if outcome.manifest is not None:
         say(f"published {mission}, sequence {issue.sequence}, manifest {lines.short(outcome.manifest)}")
     else:
-        say(f"{mission} is still a draft, with {outcome.signatures} of {outcome.threshold} signatures")
+        insist(f"{mission} is still a draft, with {outcome.signatures} of {outcome.threshold} signatures")
     say(f"valid: {render.validity(issue.valid_from, issue.expires_at, now)}")
     return OK if outcome.manifest or key else NO
 

@@ -28,7 +28,7 @@ from tools.arguments import (
 from tools.commands import came_from_environment
 from tools.parameters import Argument, Option
 from tools.review import Expect, show_and_ask
-from tools.status import NO, OK, exits, print_json, say
+from tools.status import NO, OK, exits, insist, print_json, say
 
 Reason = Annotated[
     str | None,
@@ -160,7 +160,8 @@ def _run(
     else:
         if reason is not None:  # else the review has shown it
             print_lines(_lines(outcome.pending))
-        print_lines(_outcome(outcome, again))
+        told = _outcome(outcome, again)
+        print_lines(told) if outcome.in_effect else insist(*told)
     return OK
 
 

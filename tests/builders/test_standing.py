@@ -15,7 +15,7 @@ from builders.standing import Standing, mission_standing
 from store.errors import Invalid, Unavailable
 from store.ground.repository import Repository
 from tests.support.commands import code_of, flightbag
-from tests.support.field import Desk
+from tests.support.field import Desk, two_keys
 from tests.support.here import confine_here
 from tests.support.stores import flip, listing
 
@@ -33,23 +33,6 @@ def stands(desk: Desk, name: str = "left.toml", now: int | None = None) -> Stand
 def kinds(one: Standing) -> list[tuple[str, str]]:
     assert one.comparison is not None
     return [(difference.kind, difference.change) for difference in one.comparison.differences]
-
-
-def two_keys(desk: Desk) -> Path:
-    """Let a mission need the signatures of two keys; the second one is called Sam."""
-    folder = desk.folder
-    second = folder / "second.key"
-    assert flightbag("keys", "new", second, "--no-passphrase", "--name", "Sam").status == 0
-    for number, change in enumerate(
-        (("add-key", "mission", folder / "second.key.pub"), ("set-threshold", "mission=2")), start=1
-    ):
-        draft = folder / f"{number}.draft"
-        ran = flightbag("trust", change[0], desk.store, draft, *change[1:])
-        assert ran.status == 0, ran.err
-        code = code_of("trust", "show", draft)
-        assert flightbag("trust", "sign", draft, "--key", folder / "owner.key", "--expect", code).status == 0
-        assert flightbag("trust", "rotate", desk.store, draft).status == 0
-    return second
 
 
 def test_an_unchanged_mission_is_up_to_date_and_a_look_writes_nothing_into_the_store(built: Desk) -> None:

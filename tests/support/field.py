@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.commands import Ran, flightbag
+from tests.support.commands import Ran, code_of, flightbag
 from tests.support.missions_toml import mission_toml
 
 # Two missions that share half of their area; the terrain reaches beyond both.
@@ -102,3 +102,20 @@ def make_store(folder: Path) -> Desk:
         assert ran.status == 0, ran.err
     shutil.copy(desk.store / "trust/1.root.cbor", desk.root)
     return desk
+
+
+def two_keys(desk: Desk) -> Path:
+    """Let a mission need the signatures of two keys; the second one is called Sam."""
+    folder = desk.folder
+    second = folder / "second.key"
+    assert flightbag("keys", "new", second, "--no-passphrase", "--name", "Sam").status == 0
+    for number, change in enumerate(
+        (("add-key", "mission", folder / "second.key.pub"), ("set-threshold", "mission=2")), start=1
+    ):
+        draft = folder / f"{number}.draft"
+        ran = flightbag("trust", change[0], desk.store, draft, *change[1:])
+        assert ran.status == 0, ran.err
+        code = code_of("trust", "show", draft)
+        assert flightbag("trust", "sign", draft, "--key", folder / "owner.key", "--expect", code).status == 0
+        assert flightbag("trust", "rotate", desk.store, draft).status == 0
+    return second

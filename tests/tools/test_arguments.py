@@ -140,7 +140,7 @@ def test_the_number_of_arguments_the_environment_and_the_folder_decide(
 def test_a_store_that_nobody_gave_is_named(places: Path, environment: str | None, folder: str, by: str) -> None:
     with within(places / folder, None if environment is None else str(places / environment)):
         ran = flightbag("ls")
-    assert (ran.status, ran.out) == (0, "")
+    assert (ran.status, ran.out) == (0, "no missions\n")
     assert ran.err.startswith(f"flightbag: store {places / 'two'}")
     assert by in ran.err
     assert (f"not {places / 'one'}" in ran.err) == (folder == "one")
@@ -148,7 +148,7 @@ def test_a_store_that_nobody_gave_is_named(places: Path, environment: str | None
 
 def test_a_store_that_is_given_is_not_named(places: Path) -> None:
     with within(places / "one", str(places / "one")):
-        assert flightbag("ls", places / "two") == Ran(0, "", "")
+        assert flightbag("ls", places / "two") == Ran(0, "no missions\n", "")
 
 
 @pytest.mark.parametrize("word", ["beside", "./stick", "/media/stick/store", ".", "..", "next.draft", "s3://b/p"])

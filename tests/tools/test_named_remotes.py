@@ -89,6 +89,14 @@ def test_a_folder_of_the_name_is_neither_taken_nor_passed_over(tmp_path: Path) -
     assert "also lies" not in told
 
 
+def test_the_environment_names_a_folder_and_never_a_remote(tmp_path: Path) -> None:
+    assert add("hangar", make_store(tmp_path / "other")).status == 0
+    for command in ("fsck", "ls"):
+        ran = flightbag(command, env={"FLIGHTBAG_STORE": "hangar"})
+        assert ran.status == (8 if command == "fsck" else 3), ran.out
+        assert f"{os.getcwd()}/hangar does not exist" in ran.err
+
+
 def test_a_mistyped_name_is_a_new_folder_and_the_remote_is_named(tmp_path: Path) -> None:
     store = make_store(tmp_path / "ground")
     assert add("hangar", tmp_path / "far").status == 0

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from store.errors import NotFound
-from tests.support.commands import Ran, flightbag, program
+from tests.support.commands import Ran, code_of, flightbag, program
 from tests.support.every_command import STORE_FSCK, USES, commands
-from tests.support.field import Desk
+from tests.support.field import Desk, two_keys
 from tools import lines
 from tools.lines import Loudness
 from tools.status import NO, OK, action, exits, notice, say, settle
@@ -155,3 +155,15 @@ def test_a_file_that_a_quiet_command_writes_is_whole(equipped: Desk, tmp_path: P
     assert flightbag("pack", equipped.store, "left", "-o", tmp_path / "bag.tar", "-q").status == 0
     assert flightbag("unpack", tmp_path / "store", tmp_path / "bag.tar", "-q") == Ran(0, "", "")
     assert flightbag("verify", tmp_path / "store", "left", "--trust", equipped.root).status == 0
+
+
+def test_quiet_never_hides_that_signatures_are_missing(built: Desk) -> None:
+    two_keys(built)
+    store, key = built.store, ("--key", built.folder / "planner.key")
+    ran = flightbag("build", built.folder / "left.toml", "--store", store, *key, "-q")
+    assert (ran.status, "NOT PUBLISHED, a draft" in ran.words) == (0, True), ran
+    code = code_of("show", store, "left", "--draft")
+    ran = flightbag("sign", store, "left", *key, "--expect", code, "-q")
+    assert "left is still a draft, with 1 of 2 signatures" in ran.words
+    ran = flightbag("withdraw", store, "left", "--reason", "old", *key, "-q")
+    assert (ran.status, "NOT WITHDRAWN: it has 1 of 2 signatures" in ran.words) == (0, True), ran
