@@ -94,6 +94,8 @@ _FAILURES = {
     122: ("no-space", "the quota {where} is used up", f"free some space {{where}}, and {_AGAIN}"),
 }
 _CUT = frozenset({10, 12, 20, 30, 35, 255})
+# Of a file there the reason may be lost: the far side ends before ssh has carried it.
+_FILE_ERRORS = frozenset({11, 23})
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +338,8 @@ class Ssh:
             here = receiving == (failures[0][0].lower() in ("receiver", "generator"))
             where = "here" if here else "there"
             kind, what, remedy = (text.format(where=where) for text in _FAILURES[failures[0][1]])
+        elif status in _FILE_ERRORS:
+            kind, what = "unwritable", "a file could not be read or written, here or there"
         elif status in _CUT or status < 0:
             kind, what = "unreachable", "the connection was cut"
         return Unavailable(

@@ -46,7 +46,7 @@ def test_a_line_and_a_document_of_it(text: str) -> None:
     assert harmless(out.getvalue().removesuffix("\n"))
     kept, sys.stdout = sys.stdout, io.StringIO()
     try:
-        print_json({text: [text]})
+        print_json({f"own {text}": [text]})  # the envelope has names of its own
         document = sys.stdout.getvalue()
     finally:
         sys.stdout = kept

@@ -117,7 +117,7 @@ class TestSsh:
         (("hangar:store", "a", "b"), "to one folder"),
         (("hangar:store", "harbour:store"), "to one folder"),
         (("source", "hangar:store", "--clean"), "--clean"),
-        (("source", "-oProxyCommand=x:store"), "such option"),
+        (("source", "-oProxyCommand=x:store"), "has no option -o"),
         (("source", "a@-oProxyCommand=x:store"), "no name of a host"),
     ],
 )

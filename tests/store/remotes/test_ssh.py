@@ -342,6 +342,10 @@ class TestRefusals:
         assert self.refused(ground, tmp_path / "file").kind == "wrong-type"
         assert self.refused(ground, "/proc/there").kind in ("missing", "unwritable")
 
+    def test_an_error_of_a_file_whose_reason_was_lost(self, ground: Path, tmp_path: Path, sshd: Sshd) -> None:
+        sshd.put("rsync", f'{shutil.which("rsync")} "$@" 2>/dev/null')
+        assert self.refused(ground, "/proc/there").kind in ("missing", "unwritable")
+
     def test_a_shell_that_prints(self, ground: Path, tmp_path: Path, sshd: Sshd) -> None:
         sshd.put("rsync", f'echo Welcome aboard; exec {shutil.which("rsync")} "$@"')
         assert "print nothing" in self.refused(ground, tmp_path / "there").remedy
