@@ -24,6 +24,7 @@ from click.core import ParameterSource
 
 from tools.lines import Loudness, set_loudness
 from tools.parameters import Argument, Later, Leading, Option, Parameter
+from tools.status import notice
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -167,6 +168,16 @@ class _Command(click.Command):
             if option.absent is not None and ctx.params[name] is None:
                 ctx.params[name] = Later(option.absent)
         return rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. What it takes from the environment is named first: it may be of another day."""
+        for one in self.get_params(ctx):
+            how, value = self._options.get(one.name or ""), ctx.params.get(one.name or "")
+            from_environment = ctx.get_parameter_source(one.name or "") is ParameterSource.ENVIRONMENT
+            if how is not None and how.envvar and from_environment and value:
+                paths = value if isinstance(value, list) else [value]
+                notice(f"flightbag: {one.opts[0]} {' '.join(map(str, paths))}, by {how.envvar}")
+        return super().invoke(ctx)
 
     def _without_options(self, ctx: click.Context, args: Sequence[str]) -> list[str]:
         """Return the arguments that are given by their place. Raise as click does for a mistake in an option."""

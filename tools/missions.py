@@ -88,7 +88,7 @@ def log_command(
     if as_json:
         print_json({"events": rows})
     else:
-        print_lines(lines.table([_event(row) for row in rows]))
+        print_lines(lines.table([_event(row) for row in rows]) if rows else ["no events"])
         if rows:
             say(f"hash of the last line: {rows[-1]['hash']}")
     return OK

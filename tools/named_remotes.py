@@ -128,7 +128,7 @@ def ls(as_json: Json = False) -> int:
     if as_json:
         print_json({"remotes": [{"name": name, "place": place, "kind": kind} for name, place, kind in rows]})
     else:
-        print_lines(lines.table([(name, place) for name, place, _ in rows]))
+        print_lines(lines.table([(name, place) for name, place, _ in rows]) if rows else ["no remotes"])
     return OK
 
 

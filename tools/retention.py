@@ -123,7 +123,8 @@ def pin_command(
             if as_json:
                 print_json({"pins": [{"name": one, "object": id_} for one, id_ in id_by_name.items()]})
             else:
-                print_lines(lines.table([(name, lines.short(id_)) for name, id_ in id_by_name.items()]))
+                rows = [(name, lines.short(id_)) for name, id_ in id_by_name.items()]
+                print_lines(lines.table(rows) if rows else ["no pins"])
             return OK
         name, what = named
         id_ = _pinnable(repository, what)

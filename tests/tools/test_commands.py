@@ -234,3 +234,7 @@ def test_the_environment_gives_keys_and_their_passphrase(desk: Desk, tmp_path: P
     keys = {"FLIGHTBAG_KEY": os.pathsep.join((str(desk.folder / "owner.key"), str(tmp_path / "a key")))}
     ran = flightbag("trust", "sign", draft, "--expect", code, "--json", env=env | keys)
     assert (ran.status, len(ran.json["signers"])) == (0, 2), ran.err
+    assert f"flightbag: --key {desk.folder / 'owner.key'} {tmp_path / 'a key'}, by FLIGHTBAG_KEY" in ran.err
+    assert "by FLIGHTBAG_PASSPHRASE_FILE" in ran.err
+    ran = flightbag("trust", "show", desk.store, "-q", env=env | keys)
+    assert (ran.status, ran.err) == (0, "")

@@ -107,6 +107,7 @@ def test_a_mistyped_name_is_a_new_folder_and_the_remote_is_named(tmp_path: Path)
 
 
 def test_what_is_listed_is_what_was_added_and_a_folder_is_absolute(config: Path) -> None:
+    assert flightbag("remote", "ls").out == "no remotes\n"
     places = {"stick": "media/store", "hangar": "crew@hangar:store", "fleet": "s3://fleet/north", "x": "s3"}
     for name, place in places.items():
         assert add(name, place).status == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from tests.support.commands import flightbag
 from tests.support.field import RIGHT, Desk
@@ -41,3 +42,9 @@ def test_a_build_after_a_collection_finds_or_makes_what_it_needs(twice: Desk) ->
     assert done["collected"] > 3
     assert twice.built(twice.write_mission("right", bbox=RIGHT))["outcome"] == "built"
     assert twice.verify().status == 0
+
+
+def test_a_store_without_pins_and_events_says_so(tmp_path: Path) -> None:
+    assert flightbag("init", tmp_path / "new").status == 0
+    assert flightbag("pin", tmp_path / "new").out == "no pins\n"
+    assert flightbag("log", tmp_path / "new").out == "no events\n"
