@@ -179,6 +179,7 @@ PassphraseFile = Annotated[
         "--passphrase-file",
         metavar="FILE",
         envvar=PASSPHRASE_ENV,
+        yields_to="no_passphrase",
         help="A file whose first line is the passphrase of the private keys.",
     ),
 ]

@@ -47,6 +47,7 @@ from tools.arguments import (
     print_lines,
     require_either,
 )
+from tools.commands import came_from_environment
 from tools.parameters import Argument, Option
 from tools.patience import Bound, patience
 from tools.progress import is_shown, reading_bar
@@ -206,7 +207,7 @@ def verify(
             "--state excludes --aircraft, --host, --at, --tiles and --receipt-key",
             remedy="leave them out: the state holds the id, the host class and the key of the aircraft",
         )
-    if receipt_key is None and (signer or passphrase_file):
+    if receipt_key is None and (signer or (passphrase_file and not came_from_environment("passphrase_file"))):
         raise Invalid("--signer and --passphrase-file need --receipt-key", remedy="leave them out, or give the key")
     if receipt_key is not None and at:
         raise Invalid("--receipt-key excludes --at", remedy="leave out --at: a receipt is of now")

@@ -212,6 +212,16 @@ def test_the_environment_gives_the_trust_root(built: Desk, tmp_path: Path) -> No
     assert (ran.status, "lies inside" in ran.err) == (2, True)
 
 
+def test_a_passphrase_file_of_the_environment_is_left_out_where_no_key_is_opened(built: Desk, tmp_path: Path) -> None:
+    env = {"FLIGHTBAG_PASSPHRASE_FILE": str(tmp_path / "nowhere")}
+    assert flightbag("verify", built.store, "--trust", built.root, env=env).status == 0
+    assert flightbag("keys", "new", tmp_path / "bare.key", "--no-passphrase", env=env).status == 0
+    ran = flightbag("keys", "new", tmp_path / "none.key", env=env)
+    assert (ran.status, "nowhere" in ran.err, (tmp_path / "none.key").exists()) == (2, True, False)
+    ran = flightbag("verify", built.store, "--trust", built.root, "--passphrase-file", tmp_path / "nowhere")
+    assert (ran.status, "need --receipt-key" in ran.err) == (2, True)
+
+
 def test_what_is_given_is_not_contradicted_by_the_environment(built: Desk, tmp_path: Path) -> None:
     env = {"FLIGHTBAG_STATE": str(tmp_path / "state"), "FLIGHTBAG_TRUST": str(tmp_path / "none")}
     assert flightbag("verify", built.store, "--trust", built.root, env=env).status == 0
