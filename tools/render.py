@@ -467,11 +467,16 @@ def _built_figures(item: BuildReport) -> Iterator[str]:
         yield from table(rows)
     yield from (f"[{number}] by {engine}" for number, engine in enumerate(asked, 1))
     yield from baselines(item.figures, {one.name: one.chance for one in item.figures})
+    yield from build_warnings(item)
+    yield from (f"not measured: {text}" for text in item.not_measured)
+
+
+def build_warnings(item: BuildReport) -> Iterator[str]:
+    """Yield what nobody may miss of a mission that a build publishes: doubts about its figures."""
     yield from (f"warning: {text}" for text in item.warnings)
     for figure in item.unproven:
         title = quality.figure_title(figure.name)
         yield f"UNPROVEN: {title}, at least {figure.least / PPM:g}: NO-GO on each aircraft until it is probed there"
-    yield from (f"not measured: {text}" for text in item.not_measured)
 
 
 def share(value: int | None) -> str:
