@@ -326,7 +326,9 @@ def plan(item: PlanReport, now: int) -> Iterator[str]:
     yield from (f"{r.name} is {r.outside}, outside the folder of the mission file" for r in rows if r.outside)
     missing, cached = sum(not row.present for row in rows), sum(row.cached for row in rows)
     of_them = f", {cached} of them in the shared cache" if cached else ""
-    yield f"{len(rows) - missing} present, {missing} to build{of_them}; engine cards are not counted; {item.tiles} tiles of the area"
+    # A plan has no row for the card that an engine brings; a build counts it.
+    counts = f"{len(rows) - missing} present, {missing} to build{of_them}; engine cards are not counted"
+    yield f"{counts}; {item.tiles} tiles of the area"
     yield from shared_cache(item.cache)
     yield from _repeats(item.repeated)
     yield from (f"not measured: {text}" for text in item.not_measured)
