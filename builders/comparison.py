@@ -105,7 +105,7 @@ def differences(
     limits = context.mission.limits
     size = sum(opened.closure().values())
     if limits is not None and limits.max_bytes is not None and size > limits.max_bytes:
-        text = f"the mission takes {size} bytes, limits.max_bytes allows {limits.max_bytes}"
+        text = f"the mission has {size} bytes; limits.max_bytes allows {limits.max_bytes}"
         yield Difference("limits", "", "changed", detail=text)
     yield from _validity(plan, manifest.issue, now)
     missing, complete = _missing(plan, repository, opened), _complete(plan)
@@ -167,7 +167,7 @@ def _validity(plan: Plan, issue: Issue, now: int) -> Iterator[Difference]:
     if fields:
         yield Difference("validity", "", "changed", tuple(fields))
     elif not plan.validity.kept_by(issue, now=now):
-        text = f"less than half of its {duration_text(plan.validity.length or 0)} is left, and a build issues it anew"
+        text = f"less than half of its {duration_text(plan.validity.length or 0)} is left, and a build issues it again"
         yield Difference("validity", "", "due", detail=text)
 
 

@@ -452,7 +452,7 @@ def too_large(sizes: Iterable[tuple[str, int]], limit: int, *, complete: bool) -
         return ""
     room = ", ".join(f"{name} {size}" for name, size in sorted(parts, key=lambda part: (-part[1], part[0]))[:_LARGEST])
     least = "" if complete else "at least "
-    return f"the mission takes {least}{total} bytes, limits.max_bytes allows {limit}; the largest parts are {room}"
+    return f"the mission has {least}{total} bytes; limits.max_bytes allows {limit}; the largest parts are {room}"
 
 
 def too_low(figures: Iterable[Measured]) -> str:

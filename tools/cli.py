@@ -234,6 +234,8 @@ def build(
         insist(*render.build(report, now))  # who takes it for published would carry the mission before
     else:
         print_lines(render.build(report, now))
+        if lines.is_quiet() and report.outcome != "failed":
+            insist(*render.build_warnings(report))
     return NO if report.outcome == "failed" else OK
 
 

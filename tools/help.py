@@ -91,7 +91,7 @@ def _answer(app: Commands, found: dict[str, Page], words: list[str], width: int)
         yield f"from the page: flightbag help {one.name}.md"
         return
     names = _topics(app, found)
-    text = f"there is no topic {topic[:80]!r}"
+    text = f"the topic {topic[:80]!r} does not exist"
     raise NotFound(text, remedy=f"{instead_of(topic, names)}; `flightbag help` lists them", kind="missing")
 
 

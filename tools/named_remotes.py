@@ -145,7 +145,7 @@ def remove(
     def take(places: dict[str, str]) -> None:
         if name not in places:
             remedy = instead_of(name, sorted(places)) or "there is none: `flightbag remote add` makes one"
-            raise NotFound(f"there is no remote {name[:80]}", remedy=remedy, kind="missing")
+            raise NotFound(f"the remote {name[:80]} does not exist", remedy=remedy, kind="missing")
         del places[name]
 
     _change(take)

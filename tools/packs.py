@@ -38,7 +38,7 @@ _LISTED = 10
 
 
 @exits(
-    kept="each file that is there is a whole bag or part; a pipe got half a bag, which unpack refuses; pack again",
+    kept="each bag or part under its name is whole; a pipe received half a bag, which unpack refuses; pack again",
     acts=writes,
 )
 def pack_command(

@@ -96,10 +96,11 @@ def _bars(*, is_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
                     tasks[what] = progress.tasks[-1]
                 if not total:
                     tasks[what].total = None
-                # Work of an unknown amount has ended, as far as anybody knows, when other work goes on: its bar stops.
+                # Work of an unknown amount has ended, as far as anybody knows, when other work goes on: its bar stops,
+                # or goes where nothing was counted.
                 for name, task in tasks.items():
                     if name != what and task.total is None:
-                        progress.update(task.id, total=task.completed)
-                progress.update(tasks[what].id, advance=count, total=total or None)
+                        progress.update(task.id, total=task.completed, visible=task.completed > 0)
+                progress.update(tasks[what].id, advance=count, total=total or None, visible=True)
 
         yield advance

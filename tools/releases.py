@@ -153,7 +153,7 @@ def show(
             return _show(data, None, as_json=as_json)
         except (Corrupt, Untrusted) as error:
             remedy = error.remedy or "give a file that `flightbag release new` wrote"
-            raise error.restated(f"{what} is no release: {error.message}", remedy=remedy) from error
+            raise error.restated(f"{what} is not a release: {error.message}", remedy=remedy) from error
     rows: list[dict[str, Any]] = []
     findings: list[Finding] = []
     with Repository.open(what) as repository:

@@ -326,7 +326,9 @@ def plan(item: PlanReport, now: int) -> Iterator[str]:
     yield from (f"{r.name} is {r.outside}, outside the folder of the mission file" for r in rows if r.outside)
     missing, cached = sum(not row.present for row in rows), sum(row.cached for row in rows)
     of_them = f", {cached} of them in the shared cache" if cached else ""
-    yield f"{len(rows) - missing} present, {missing} to build{of_them}; {item.tiles} tiles of the area"
+    # A plan has no row for the card that an engine brings; a build counts it.
+    counts = f"{len(rows) - missing} present, {missing} to build{of_them}; engine cards are not counted"
+    yield f"{counts}; {item.tiles} tiles of the area"
     yield from shared_cache(item.cache)
     yield from _repeats(item.repeated)
     yield from (f"not measured: {text}" for text in item.not_measured)
@@ -467,11 +469,16 @@ def _built_figures(item: BuildReport) -> Iterator[str]:
         yield from table(rows)
     yield from (f"[{number}] by {engine}" for number, engine in enumerate(asked, 1))
     yield from baselines(item.figures, {one.name: one.chance for one in item.figures})
+    yield from build_warnings(item)
+    yield from (f"not measured: {text}" for text in item.not_measured)
+
+
+def build_warnings(item: BuildReport) -> Iterator[str]:
+    """Yield what nobody may miss of a mission that a build publishes: doubts about its figures."""
     yield from (f"warning: {text}" for text in item.warnings)
     for figure in item.unproven:
         title = quality.figure_title(figure.name)
         yield f"UNPROVEN: {title}, at least {figure.least / PPM:g}: NO-GO on each aircraft until it is probed there"
-    yield from (f"not measured: {text}" for text in item.not_measured)
 
 
 def share(value: int | None) -> str:

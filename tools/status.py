@@ -29,7 +29,7 @@ OK, NO, USAGE, UNKNOWN, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 128 + signal.SIGI
 MEANINGS = {
     OK: "done, or GO",
     NO: "the answer is no, for certain: NO-GO, something is damaged or not signed as it must be, a gate was not met, "
-    "there is no such mission",
+    "the mission does not exist",
     USAGE: "wrong arguments, or an input that breaks a rule: a mission file, a key, a trust root",
     UNKNOWN: "could not look, or not do it: what was to be looked at (a store, a bag, a proof, an aircraft's state) is "
     "not there, not mounted, locked or unreadable; a full disk, a missing extra, output that cannot be written",

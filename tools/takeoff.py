@@ -140,7 +140,7 @@ def discard(store: StoreBeforeName, mission: Mission, as_json: Json = False) -> 
     return OK
 
 
-@exits(kept="there is no verdict, which is no GO; verify again")
+@exits(kept="without a verdict no mission is GO; verify again")
 def verify(
     store: StoreOrMission,
     mission: OptionalMission = None,

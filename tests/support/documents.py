@@ -359,8 +359,8 @@ FIELDS: dict[str, tuple[Field, ...]] = {
             same (texts) Entries with the same name and object.
             changed (texts) Entries with the same name and another object.
             moved (lists) The same object under two names.
-            only_a (texts) Entries of the first alone.
-            only_b (texts) Entries of the second alone.
+            only_a (texts) Entries that only the first has.
+            only_b (texts) Entries that only the second has.
             shared_bytes (integer) Bytes that both need.
             own_a_bytes (integer) Bytes that only the first needs.
             own_b_bytes (integer) Bytes that only the second needs.

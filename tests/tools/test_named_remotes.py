@@ -123,7 +123,7 @@ def test_what_is_listed_is_what_was_added_and_a_folder_is_absolute(config: Path)
     assert [path.name for path in config.parent.iterdir()] == ["remotes.toml"]
     assert flightbag("remote", "remove", "hangar").status == 0
     ran = flightbag("remote", "remove", "hangr")
-    assert (ran.status, "there is no remote hangr" in ran.err) == (1, True)
+    assert (ran.status, "the remote hangr does not exist" in ran.err) == (1, True)
     ran = flightbag("remote", "remove", "stik")
     assert "give stick" in ran.err
 

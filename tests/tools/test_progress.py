@@ -58,6 +58,16 @@ def test_work_of_an_unknown_amount_stops_when_other_work_goes_on(shown: Shown) -
     assert ("3/3" in said["parsing"], "1/4" in said["embedding"]) == (True, True)
 
 
+def test_a_bar_that_counted_nothing_goes_when_other_work_goes_on(shown: Shown) -> None:
+    def work() -> None:
+        with work_bars() as advance:
+            advance("reading", 0, 0)
+            advance("embedding", 1, 4)
+
+    said = shown(work)
+    assert ("0/0" in said.get("reading", ""), "1/4" in said["embedding"]) == (False, True)
+
+
 def test_work_that_goes_on_after_all_has_an_open_end_again(shown: Shown) -> None:
     def work() -> None:
         with work_bars() as advance:

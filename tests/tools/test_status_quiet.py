@@ -167,3 +167,17 @@ def test_quiet_never_hides_that_signatures_are_missing(built: Desk) -> None:
     assert "left is still a draft, with 1 of 2 signatures" in ran.words
     ran = flightbag("withdraw", store, "left", "--reason", "old", *key, "-q")
     assert (ran.status, "NOT WITHDRAWN: it has 1 of 2 signatures" in ran.words) == (0, True), ran
+
+
+def test_quiet_never_hides_a_warning_about_what_is_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backbone of the example is not trained."""
+    (tmp_path / "words").write_text("a passphrase of several words")
+    (tmp_path / "words").chmod(0o600)
+    monkeypatch.setenv("FLIGHTBAG_PASSPHRASE_FILE", str(tmp_path / "words"))
+    key, root, store, example = (tmp_path / name for name in ("p.key", "r.key", "store", "example"))
+    for args in (("example", example), ("keys", "new", root), ("keys", "new", key), ("init", store)):
+        assert flightbag(*args).status == 0
+    keys = ("--root-key", root, "--mission-key", f"{key}.pub")
+    assert flightbag("trust", "new", store, "--domain", "fleet", *keys).status == 0
+    ran = flightbag("build", example / "valley.toml", "--store", store, "--key", key, "-q")
+    assert (ran.status, ran.out.startswith("warning: nothing shows"), "built" in ran.out) == (0, True, False), ran
